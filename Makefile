@@ -1,0 +1,40 @@
+# The two commands of this project: `make demo` and `make test`. Each makes .venv by itself and says what it is doing.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint types bench soak clean
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "penstock: making $(VENV) with $$($(PYTHON) --version) and installing what pyproject.toml asks for (a few minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## images in, a trained model out
+	@echo "penstock: running the demo (generate, convert, train on two processes, kill, resume); output in demo_out/"
+	$(PY) -m benchmarks.demo --out demo_out
+
+test: lint types ## all checks and tests
+	@echo "penstock: running the tests"
+	$(PY) -m pytest
+
+lint: $(STAMP)
+	@echo "penstock: ruff"
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(STAMP)
+	@echo "penstock: mypy --strict"
+	$(PY) -m mypy
+
+bench: $(STAMP) ## the table in the README
+	$(PY) -m benchmarks.first_table --json demo_out/first_table.json
+
+soak: $(STAMP) ## long runs, not part of the tests
+	$(PY) -m pytest -m slow --timeout 3600
+
+clean:
+	rm -rf $(VENV) demo_out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,482 @@
+"""What a column holds: its name in a dataset's schema, its Arrow type, and the shape a batch of it has.
+
+A field is a frozen value. It goes to Arrow (canonical types and extension types where Arrow has them) with its own description in the
+Arrow field's metadata under the key `penstock`, and comes back from any Arrow field, ours or foreign. A column is either *fixed* (every
+row has the same shape and dtype) or *ragged* (a row is a 1-D run of `dtype`, of any length).
+
+Nothing here pickles: an object that has no field is refused with the list of those that exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .errors import BadData, BadRequest
+
+METADATA_KEY = b"penstock"
+"""The key in an Arrow field's metadata that holds the field's description as JSON."""
+
+_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
+_MAX_ELEMENTS = 2**31 - 1
+_MAGIC: dict[str, tuple[bytes, ...]] = {
+    "jpeg": (b"\xff\xd8\xff",),
+    "png": (b"\x89PNG\r\n\x1a\n",),
+    "webp": (b"RIFF",),
+    "flac": (b"fLaC",),
+    "wav": (b"RIFF",),
+    "mp3": (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2"),
+}
+
+
+def _numeric(dtype: object, what: str) -> str:
+    try:
+        name = np.dtype(dtype).name  # type: ignore[call-overload]
+    except TypeError:
+        name = str(dtype)
+    if name not in _DTYPES:
+        raise BadRequest(f"{what}: dtype {dtype!r} cannot be stored; use one of {', '.join(_DTYPES)}")
+    return str(name)
+
+
+def _arrow_scalar(dtype: str) -> pa.DataType:
+    return pa.from_numpy_dtype(np.dtype(dtype))
+
+
+class Field(ABC):
+    """One column's type.
+
+    Attributes:
+        kind: its name in a schema.
+        dtype: numpy dtype of one element.
+        shape: a row's shape for a fixed field, `()` for a ragged one.
+        ragged: whether rows differ in length.
+    """
+
+    kind: ClassVar[str]
+    ragged: ClassVar[bool]
+    shape: tuple[int, ...]
+    dtype: str
+
+    @abstractmethod
+    def arrow_type(self) -> pa.DataType:
+        """Return the Arrow type of the column."""
+
+    @abstractmethod
+    def encode(self, value: object) -> Any:
+        """Return `value` as `pyarrow.array` takes it, or raise `BadData` saying what was expected."""
+
+    @abstractmethod
+    def decode(self, value: npt.NDArray[Any]) -> Any:
+        """Return a row for a person: `value` has `shape` and `dtype` when fixed, and is 1-D when ragged."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description that `field_from_json` reads."""
+        own = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}}
+
+    def to_arrow(self, name: str) -> pa.Field:
+        """Return the Arrow field, not nullable, with the description in its metadata."""
+        return pa.field(name, self.arrow_type(), nullable=False, metadata={METADATA_KEY: json.dumps(self.to_json(), sort_keys=True).encode()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Scalar(Field):
+    """One number or truth value a row. Batches are `[B]` of `dtype`."""
+
+    dtype: str = "int64"
+    kind: ClassVar[str] = "scalar"
+    ragged: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Accept every spelling numpy accepts and keep the canonical one."""
+        object.__setattr__(self, "dtype", _numeric(self.dtype, "Scalar"))
+        object.__setattr__(self, "shape", ())
+
+    def arrow_type(self) -> pa.DataType:
+        """Return the primitive type."""
+        return _arrow_scalar(self.dtype)
+
+    def encode(self, value: object) -> Any:
+        """Return a numpy scalar; a value that would change (overflow, a fraction) is refused."""
+        array = _array_of(value, self.dtype, "Scalar")
+        if array.shape != ():
+            raise BadData(f"a Scalar({self.dtype!r}) holds one number, not an array of shape {array.shape}; declare the column as Array")
+        return array[()]
+
+    def decode(self, value: npt.NDArray[Any]) -> Any:
+        """Return a Python number or bool."""
+        return value.item()
+
+
+@dataclasses.dataclass(frozen=True)
+class Array(Field):
+    """An array of one shape. Batches are `[B, *shape]` of `dtype`."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    kind: ClassVar[str] = "array"
+    ragged: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the shape: at least one dimension, all of them positive, and an element count Arrow can hold."""
+        object.__setattr__(self, "dtype", _numeric(self.dtype, "Array"))
+        try:
+            shape = tuple(int(n) for n in self.shape)
+        except (TypeError, ValueError):
+            raise BadRequest(f"Array: shape {self.shape!r} is not a tuple of integers") from None
+        if not shape or min(shape) < 1 or int(np.prod(shape, dtype=object)) > _MAX_ELEMENTS:
+            raise BadRequest(f"Array: shape {shape} needs one or more dimensions, each at least 1, and at most {_MAX_ELEMENTS} elements in all")
+        object.__setattr__(self, "shape", shape)
+
+    def arrow_type(self) -> pa.DataType:
+        """Return `arrow.fixed_shape_tensor`, or a fixed-size list when it has one dimension (all readers know that one)."""
+        if len(self.shape) == 1:
+            return pa.list_(pa.field("item", _arrow_scalar(self.dtype), nullable=False), self.shape[0])
+        return pa.fixed_shape_tensor(_arrow_scalar(self.dtype), self.shape)
+
+    def encode(self, value: object) -> Any:
+        """Return a C-contiguous array of exactly `shape`."""
+        array = _array_of(value, self.dtype, "Array")
+        if array.shape != self.shape:
+            raise BadData(
+                f"expected an array of shape {self.shape}, got {array.shape}; all rows of an Array have one shape (Tokens may differ in length)"
+            )
+        return np.ascontiguousarray(array)
+
+    def decode(self, value: npt.NDArray[Any]) -> Any:
+        """Return a copy that does not hold the shard open."""
+        return value.copy()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens(Field):
+    """A run of numbers of any length. Batches are values and offsets."""
+
+    dtype: str = "int32"
+    kind: ClassVar[str] = "tokens"
+    ragged: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the dtype; Arrow packs truth values in bits, so they are refused here."""
+        object.__setattr__(self, "dtype", _numeric(self.dtype, "Tokens"))
+        object.__setattr__(self, "shape", ())
+        if self.dtype == "bool":
+            raise BadRequest(f"Tokens: dtype {self.dtype!r} has no runs; use uint8")
+
+    def arrow_type(self) -> pa.DataType:
+        """Return a list of the primitive type."""
+        return pa.list_(pa.field("item", _arrow_scalar(self.dtype), nullable=False))
+
+    def encode(self, value: object) -> Any:
+        """Return a 1-D array."""
+        array = _array_of(value, self.dtype, "Tokens")
+        if array.ndim != 1:
+            raise BadData(f"Tokens({self.dtype!r}) holds a run of numbers (1-D), not an array of shape {array.shape}")
+        return np.ascontiguousarray(array)
+
+    def decode(self, value: npt.NDArray[Any]) -> Any:
+        """Return a copy that does not hold the shard open."""
+        return value.copy()
+
+
+class _Blob(Field):
+    """Shared by the fields whose row is a run of bytes."""
+
+    ragged: ClassVar[bool] = True
+    shape: tuple[int, ...] = ()
+    dtype: str = "uint8"
+
+    def arrow_type(self) -> pa.DataType:
+        """Return `binary`."""
+        return pa.binary()
+
+    def encode(self, value: object) -> Any:
+        """Return the bytes."""
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise BadData(f"a column of {self.kind} takes bytes, not {type(value).__name__}")
+        return bytes(value)
+
+    def decode(self, value: npt.NDArray[Any]) -> Any:
+        """Return the bytes."""
+        return value.tobytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes(_Blob):
+    """Any bytes. Batches are values (`uint8`) and offsets."""
+
+    kind: ClassVar[str] = "bytes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Image(_Blob):
+    """An encoded image. Batches are the encoded bytes until a transform decodes them.
+
+    Attributes:
+        encoding: `"jpeg"`, `"png"`, `"webp"`, or `"any"` when rows differ.
+    """
+
+    encoding: str = "any"
+    kind: ClassVar[str] = "image"
+
+    def __post_init__(self) -> None:
+        """Refuse an encoding that cannot be decoded."""
+        if self.encoding not in ("jpeg", "png", "webp", "any"):
+            raise BadRequest(f"Image: encoding {self.encoding!r} is not one of 'jpeg', 'png', 'webp', 'any'")
+
+    def encode(self, value: object) -> Any:
+        """Return the bytes if they begin as the encoding does."""
+        data = super().encode(value)
+        _check_magic(data, ("jpeg", "png", "webp") if self.encoding == "any" else (self.encoding,), "image")
+        return data
+
+
+@dataclasses.dataclass(frozen=True)
+class Audio(_Blob):
+    """Encoded sound. Batches are the encoded bytes.
+
+    Attributes:
+        encoding: `"flac"`, `"wav"`, `"mp3"`, or `"any"` when rows differ.
+    """
+
+    encoding: str = "any"
+    kind: ClassVar[str] = "audio"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown encoding."""
+        if self.encoding not in ("flac", "wav", "mp3", "any"):
+            raise BadRequest(f"Audio: encoding {self.encoding!r} is not one of 'flac', 'wav', 'mp3', 'any'")
+
+    def encode(self, value: object) -> Any:
+        """Return the bytes if they begin as the encoding does."""
+        data = super().encode(value)
+        _check_magic(data, ("flac", "wav", "mp3") if self.encoding == "any" else (self.encoding,), "audio")
+        return data
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(_Blob):
+    """A string. Batches are UTF-8 values (`uint8`) and offsets."""
+
+    kind: ClassVar[str] = "text"
+
+    def arrow_type(self) -> pa.DataType:
+        """Return `string`."""
+        return pa.string()
+
+    def encode(self, value: object) -> Any:
+        """Return the string; a lone surrogate cannot be UTF-8 and is refused."""
+        if not isinstance(value, str):
+            raise BadData(f"a column of text takes str, not {type(value).__name__}")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise BadData(f"the text cannot be written as UTF-8: {error.reason} at character {error.start}") from None
+        return value
+
+    def decode(self, value: npt.NDArray[Any]) -> Any:
+        """Return the string."""
+        try:
+            return value.tobytes().decode()
+        except UnicodeDecodeError as error:
+            raise BadData(f"the text is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Json(_Blob):
+    """Anything JSON can say. Batches are UTF-8 values (`uint8`) and offsets."""
+
+    kind: ClassVar[str] = "json"
+
+    def arrow_type(self) -> pa.DataType:
+        """Return `string`, holding one JSON document a row."""
+        return pa.string()
+
+    def encode(self, value: object) -> Any:
+        """Return the compact JSON text with sorted keys."""
+        try:
+            return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadData(f"a value of {type(value).__name__} cannot be written as JSON: {error}") from None
+
+    def decode(self, value: npt.NDArray[Any]) -> Any:
+        """Return the parsed document."""
+        try:
+            return json.loads(value.tobytes())
+        except (ValueError, RecursionError) as error:
+            raise BadData(f"the row is not JSON: {error}") from None
+
+
+KINDS: dict[str, type[Field]] = {cls.kind: cls for cls in (Scalar, Array, Image, Audio, Tokens, Text, Bytes, Json)}
+"""Every field there is, by its name in a schema."""
+
+KNOWN = "Scalar(dtype), Array(shape, dtype), Image(encoding), Audio(encoding), Tokens(dtype), Text(), Bytes(), Json()"
+"""The list that a refusal shows."""
+
+
+def _array_of(value: object, dtype: str, what: str) -> npt.NDArray[Any]:
+    """Return `value` as an array of `dtype`, refusing anything that the conversion would change."""
+    given = np.asarray(value)
+    if given.dtype.name == dtype:
+        return given
+    if given.dtype.kind not in "biuf":
+        raise BadData(f"{what}({dtype!r}) takes numbers, not {type(value).__name__} ({given.dtype})")
+    with np.errstate(all="ignore"):
+        turned = given.astype(dtype)
+        same_kind = given.dtype.kind in "iub" if np.dtype(dtype).kind in "iub" else True
+        exact = bool((turned == given).all()) if np.dtype(dtype).kind in "iub" else bool((np.isfinite(turned) | ~np.isfinite(given)).all())
+    if not exact or not (same_kind or given.size == 0):
+        raise BadData(
+            f"{what}({dtype!r}) would change {given.dtype} value {np.array2string(given, threshold=4)}; declare a wider dtype or convert it first"
+        )
+    return turned
+
+
+def _check_magic(data: bytes, encodings: Sequence[str], what: str) -> None:
+    for encoding in encodings:
+        if data.startswith(_MAGIC[encoding]) and (encoding not in ("webp", "wav") or data[8:12] == {"webp": b"WEBP", "wav": b"WAVE"}[encoding]):
+            return
+    raise BadData(f"the {len(data)} bytes, beginning {data[:8]!r}, are not {' or '.join(encodings)} {what} data")
+
+
+def infer(value: object) -> Field:
+    """Return the field that holds `value`.
+
+    Raises:
+        BadData: no field holds such an object; it is never pickled.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return Scalar("bool")
+    if isinstance(value, int):
+        return Scalar("int64")
+    if isinstance(value, (np.ndarray, np.number)) and value.dtype.name in _DTYPES:
+        return Array(value.shape, value.dtype.name) if value.shape else Scalar(value.dtype.name)
+    if isinstance(value, float):
+        return Scalar("float64")
+    if isinstance(value, str):
+        return Text()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return Bytes()
+    if isinstance(value, (dict, list)):
+        Json().encode(value)
+        return Json()
+    raise BadData(f"a value of {type(value).__module__}.{type(value).__qualname__} has no field type; there are {KNOWN}")
+
+
+def field_from_json(name: str, described: object) -> Field:
+    """Return the field of a description made by `Field.to_json`; hostile input is refused, never trusted.
+
+    Raises:
+        BadData: the kind is unknown or its arguments do not fit.
+    """
+    if not isinstance(described, Mapping) or described.get("kind") not in KINDS:
+        kind = described.get("kind") if isinstance(described, Mapping) else described
+        raise BadData(f"unknown field type {kind!r}; there are {KNOWN}", field=name)
+    arguments = {k: v for k, v in described.items() if k != "kind"}
+    try:
+        return KINDS[described["kind"]](**arguments)
+    except (TypeError, BadRequest) as error:
+        raise BadData(f"field type {described['kind']!r} with {arguments!r}: {error}", field=name) from None
+
+
+def field_from_arrow(arrow: pa.Field) -> Field:
+    """Return the field of any Arrow field: ours by its metadata, a foreign one by its type.
+
+    Raises:
+        BadData: the Arrow type has no field type, or the metadata does not fit the type.
+    """
+    described = (arrow.metadata or {}).get(METADATA_KEY)
+    if described is not None:
+        try:
+            parsed = json.loads(described)
+        except ValueError:
+            raise BadData(f"the field's metadata {described[:80]!r} is not JSON", field=arrow.name) from None
+        field = field_from_json(arrow.name, parsed)
+        if _storage(field.arrow_type()) != _storage(arrow.type):
+            raise BadData(f"described as {field} but stored as {arrow.type}", field=arrow.name)
+        return field
+    found = _foreign(arrow.type)
+    if found is None:
+        raise BadData(f"Arrow type {arrow.type} has no field type; there are {KNOWN}. Leave the column out with columns=", field=arrow.name)
+    return found
+
+
+def _storage(kind: pa.DataType) -> pa.DataType:
+    """Return the type without extension and without the names and nullability of list items."""
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_type, kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(kind.value_type)
+    if pa.types.is_large_binary(kind):
+        return pa.binary()
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
+
+
+def _foreign(kind: pa.DataType) -> Field | None:
+    """Return the field of a foreign Arrow type, or None."""
+    if isinstance(kind, pa.FixedShapeTensorType) and kind.permutation in (None, list(range(len(kind.shape)))):
+        return Array(tuple(kind.shape), _dtype_name(kind.value_type) or "")
+    kind = _storage(kind)
+    if (dtype := _dtype_name(kind)) is not None:
+        return Scalar(dtype)
+    if pa.types.is_string(kind) or (pa.types.is_dictionary(kind) and pa.types.is_string(_storage(kind.value_type))):
+        return Text()
+    if pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
+        return Bytes()
+    if pa.types.is_fixed_size_list(kind) and kind.list_size > 0 and (dtype := _dtype_name(kind.value_type)):
+        return Array((kind.list_size,), dtype)
+    if pa.types.is_list(kind) and (dtype := _dtype_name(kind.value_type)) not in (None, "bool"):
+        return Tokens(str(dtype))
+    return None
+
+
+def _dtype_name(kind: pa.DataType) -> str | None:
+    name = {"halffloat": "float16", "float": "float32", "double": "float64"}.get(str(kind), str(kind))
+    return name if name in _DTYPES else None
+
+
+Schema = dict[str, Field]
+"""Columns by name, in order."""
+
+
+def schema_to_arrow(schema: Mapping[str, Field]) -> pa.Schema:
+    """Return the Arrow schema of a dataset's columns."""
+    return pa.schema([field.to_arrow(name) for name, field in schema.items()])
+
+
+def schema_from_arrow(arrow: pa.Schema, columns: Sequence[str] | None = None) -> Schema:
+    """Return the columns of an Arrow schema, or those of them that are named.
+
+    Raises:
+        BadData: two columns share a name, or a type has no field type.
+    """
+    if len(set(arrow.names)) != len(arrow.names):
+        raise BadData(f"two columns share a name: {arrow.names}")
+    return {f.name: field_from_arrow(f) for f in arrow if columns is None or f.name in columns}
+
+
+def schema_to_json(schema: Mapping[str, Field]) -> list[dict[str, Any]]:
+    """Return the columns as a commit holds them, in order."""
+    return [{"name": name, **field.to_json()} for name, field in schema.items()]
+
+
+def schema_from_json(described: object) -> Schema:
+    """Return the columns of a commit; hostile input is refused."""
+    if not isinstance(described, list) or not described:
+        raise BadData(f"a schema is a list of fields, not {str(described)[:80]!r}")
+    schema: Schema = {}
+    for entry in described:
+        name = entry.get("name") if isinstance(entry, Mapping) else None
+        if not isinstance(name, str) or not name or name in schema:
+            raise BadData(f"a schema's field needs a name of its own, not {name!r}")
+        schema[name] = field_from_json(name, {k: v for k, v in entry.items() if k != "name"})
+    return schema

@@ -1,0 +1,52 @@
+"""The contract of a shard format's reader: blocks of columns by number, and where a row stands.
+
+A reader trusts nothing in the file: offsets, lengths and counts are checked once per block, and damage is a `BadData` that names shard,
+row and field. It never copies what it can view.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..fields import Schema
+from .columns import Column
+
+
+class ShardReader(ABC):
+    """One shard, open.
+
+    Attributes:
+        rows: how many rows it has.
+        schema: the columns that were asked for, in the order of the dataset's schema.
+        block_starts: `[blocks + 1]` int64, the first row of each block and, last, `rows`.
+    """
+
+    rows: int
+    schema: Schema
+    block_starts: npt.NDArray[np.int64]
+
+    @abstractmethod
+    def block(self, number: int) -> dict[str, Column]:
+        """Return the columns of block `number`.
+
+        Raises:
+            BadData: the block is damaged.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file; views handed out stay valid. Closing twice is fine."""
+
+    def places(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return for each row of the shard its block and its index in that block."""
+        blocks = np.searchsorted(self.block_starts, rows, side="right") - 1
+        return blocks, rows - self.block_starts[blocks]
+
+    def row(self, number: int) -> dict[str, npt.NDArray[Any]]:
+        """Return row `number` as one array per column; the slow, obvious way."""
+        blocks, indices = self.places(np.array([number], np.int64))
+        return {name: column.row(int(indices[0])) for name, column in self.block(int(blocks[0])).items()}
