@@ -1,0 +1,73 @@
+"""Counters and timers as plain values: the unit is in the name, and two of them merge into one. There is no registry.
+
+Times of workers are summed over workers, so `decode_s` may exceed the wall clock. `wait_s` is what the consumer felt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkTimes:
+    """Where a worker's time went while it filled rows of a batch.
+
+    Attributes:
+        read_ns: locating rows and taking their bytes from mapped shards.
+        decode_ns: decoding images.
+        transform_ns: everything after decoding, copying into the slot included.
+    """
+
+    read_ns: int = 0
+    decode_ns: int = 0
+    transform_ns: int = 0
+
+    def merge(self, other: WorkTimes) -> WorkTimes:
+        """Return the sum of both."""
+        return WorkTimes(
+            read_ns=self.read_ns + other.read_ns,
+            decode_ns=self.decode_ns + other.decode_ns,
+            transform_ns=self.transform_ns + other.transform_ns,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderStats:
+    """What a loader did in an epoch, or in several when merged.
+
+    Attributes:
+        samples: rows delivered to the consumer.
+        batches: batches delivered.
+        elapsed_s: wall clock from the start of the epoch to its last delivery.
+        wait_s: time the consumer spent waiting inside `next()`.
+        read_s: time workers spent reading, summed over workers.
+        decode_s: time workers spent decoding, summed over workers.
+        transform_s: time workers spent transforming, summed over workers.
+        copied_batches: batches handed over as a copy because the consumer still held the slots.
+        replaced_workers: workers that died and were replaced.
+    """
+
+    samples: int = 0
+    batches: int = 0
+    elapsed_s: float = 0.0
+    wait_s: float = 0.0
+    read_s: float = 0.0
+    decode_s: float = 0.0
+    transform_s: float = 0.0
+    copied_batches: int = 0
+    replaced_workers: int = 0
+
+    @property
+    def samples_per_s(self) -> float:
+        """Rows delivered per second of wall clock; 0 before the first batch."""
+        return self.samples / self.elapsed_s if self.elapsed_s else 0.0
+
+    def merge(self, other: LoaderStats) -> LoaderStats:
+        """Return the sum of both, field by field."""
+        return LoaderStats(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field and the rate, for a report."""
+        return {**dataclasses.asdict(self), "samples_per_s": self.samples_per_s}
