@@ -1,0 +1,72 @@
+"""Penstock: raw data into sharded Arrow or tar datasets, and batches out of them into distributed training.
+
+Importing this package does nothing and brings nothing: each public name is fetched from its room when it is first used, so that
+`penstock --version` and the loader's workers never pay for torch. Refused: plain imports here, which would load every room for any of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import transforms
+    from .errors import BadData, BadRequest, PenstockError, StorageError, WorkerFailed
+    from .fields import Array, Audio, Bytes, Image, Json, Scalar, Text, Tokens
+    from .ingest.convert import convert
+    from .loaders.loader import DataLoader
+    from .shards.dataset import Dataset
+    from .shards.writer import Writer
+
+__all__ = [
+    "Array",
+    "Audio",
+    "BadData",
+    "BadRequest",
+    "Bytes",
+    "DataLoader",
+    "Dataset",
+    "Image",
+    "Json",
+    "PenstockError",
+    "Scalar",
+    "StorageError",
+    "Text",
+    "Tokens",
+    "WorkerFailed",
+    "Writer",
+    "convert",
+    "transforms",
+]
+
+try:
+    __version__ = metadata.version("penstock")
+except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+_HOME = {
+    "errors": ("BadData", "BadRequest", "PenstockError", "StorageError", "WorkerFailed"),
+    "fields": ("Array", "Audio", "Bytes", "Image", "Json", "Scalar", "Text", "Tokens"),
+    "ingest.convert": ("convert",),
+    "loaders.loader": ("DataLoader",),
+    "shards.dataset": ("Dataset",),
+    "shards.writer": ("Writer",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name, importing the room it lives in, and keep it so that the next use costs nothing."""
+    if name == "transforms":
+        return importlib.import_module(".transforms", __name__)
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return what is here, the names not fetched yet included."""
+    return sorted({*globals(), *__all__})
