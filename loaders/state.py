@@ -1,0 +1,99 @@
+"""What a loader saves: a small dict that JSON can hold, counting what the consumer received and naming everything that decides the order.
+
+Never saved: an index list, a generator, a rank, a worker. Cost: a few hundred bytes, whatever the size of the dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import order
+from ..errors import BadRequest
+
+FORMAT = 1
+"""The version of the state dict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """Everything that decides the global order of samples.
+
+    Attributes:
+        dataset_version: the pinned version.
+        dataset_digest: hash over the schema and the shards of that version.
+        rows: rows of the dataset.
+        seed: of the order and of augmentation.
+        shuffle: whether rows are permuted.
+        order_format: version of the law of order.
+    """
+
+    dataset_version: int
+    dataset_digest: str
+    rows: int
+    seed: int
+    shuffle: bool
+    order_format: int = order.FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the names and values that are compared at a resume."""
+        return {
+            "dataset_version": self.dataset_version,
+            "dataset_digest": self.dataset_digest,
+            "rows": self.rows,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "order_format": self.order_format,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        epoch: the epoch under way, or the next one to begin.
+        samples: positions of that epoch consumed by all ranks together.
+        under_way: whether that epoch has been entered; an epoch whose last batch was delivered but whose end was not seen still is.
+    """
+
+    epoch: int = 0
+    samples: int = 0
+    under_way: bool = False
+
+
+def save(fingerprint: Fingerprint, progress: Progress) -> dict[str, Any]:
+    """Return the state dict."""
+    return {
+        "penstock_state": FORMAT,
+        "plan": fingerprint.to_json(),
+        "epoch": progress.epoch,
+        "samples": progress.samples,
+        "under_way": progress.under_way,
+    }
+
+
+def load(saved: object, fingerprint: Fingerprint) -> Progress:
+    """Return the progress a state dict holds.
+
+    Raises:
+        BadRequest: it is no state dict of this format, or it was made under another plan; every difference is named.
+    """
+    if not isinstance(saved, Mapping) or saved.get("penstock_state") != FORMAT:
+        found = saved.get("penstock_state") if isinstance(saved, Mapping) else type(saved).__name__
+        raise BadRequest(f"not a state of penstock.DataLoader in format {FORMAT}: found {found!r}")
+    told, have = saved.get("plan"), fingerprint.to_json()
+    if not isinstance(told, Mapping):
+        raise BadRequest(f"the state has no plan to compare with: found {told!r}")
+    differences = [f"{name} was {told.get(name)!r}, is {value!r}" for name, value in have.items() if told.get(name) != value]
+    if differences:
+        raise BadRequest(
+            f"the state was saved under another plan: {'; '.join(differences)}. Open the same dataset version with the same seed and shuffle to resume"
+        )
+    epoch, samples, under_way = saved.get("epoch"), saved.get("samples"), saved.get("under_way")
+    if type(epoch) is not int or type(samples) is not int or type(under_way) is not bool or epoch < 0 or not 0 <= samples <= fingerprint.rows:
+        raise BadRequest(
+            f"the state holds epoch {epoch!r}, samples {samples!r}, under_way {under_way!r}, which is no place in {fingerprint.rows} rows"
+        )
+    return Progress(epoch=epoch, samples=samples, under_way=under_way)
