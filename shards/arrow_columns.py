@@ -1,0 +1,284 @@
+"""Between Arrow arrays and columns: checked views one way, canonical arrays the other, and the checksum of a block.
+
+`column_of` turns any Arrow array that a field can be stored as (also large, view and dictionary types of foreign files) into a `Column`,
+trusting neither its offsets nor its nulls. `array_of` turns a column into the one Arrow type that Penstock writes. What a table brings is
+sent through both, so that equal values give equal bytes.
+
+Cost: no copy for the types that Penstock writes, except truth values, which Arrow packs into bits; view and dictionary types are copied
+once a block. Offsets are looked at once a block (O(rows)).
+Refused: `Array.to_pylist` and friends, a Python object per row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from ..errors import BadData
+from ..fields import Audio, Field, Image, Json, Schema
+from .columns import Column, FixedColumn, ParsedColumn, RaggedColumn
+
+CHECKSUM_KEY = "penstock.xxh3"
+"""Where a record batch message of ours keeps its block's checksum."""
+
+_MOST_BYTES = 2**31 - 1
+"""What 32-bit offsets can address; no ragged column of one block is larger."""
+
+_SPLIT_BYTES = 2**30
+"""A batch of a table with a larger ragged column is halved."""
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """Return the array without extension, dictionary or views."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_dictionary(array.type):
+        array.validate(full=True)
+        array = array.dictionary_decode()
+    if pa.types.is_string_view(array.type):
+        array.validate(full=True)
+        return array.cast(pa.large_string())
+    if pa.types.is_binary_view(array.type):
+        array.validate(full=True)
+        return array.cast(pa.large_binary())
+    return array
+
+
+def column_of(array: pa.Array, field: Field) -> Column:
+    """Return the checked view of an Arrow array.
+
+    Raises:
+        BadData: there is a null, the offsets are damaged, or the type cannot hold the field. The row is counted in the array.
+    """
+    try:
+        array = _plain(array)
+        array.validate()
+    except (pa.ArrowException, OSError) as error:
+        raise BadData(f"the column is damaged: {error}") from None
+    if array.null_count:
+        raise BadData("the value is null; every row needs one: fill or drop such rows first", row=int(np.flatnonzero(array.is_null())[0]))
+    return _runs(array, field) if field.ragged else _fixed(array, field)
+
+
+def _fixed(array: pa.Array, field: Field) -> FixedColumn:
+    rows, size = len(array), prod(field.shape)
+    if field.shape:
+        if not pa.types.is_fixed_size_list(array.type) or array.type.list_size != size:
+            raise BadData(f"stored as {array.type}, which does not hold {field}")
+        array = array.flatten()
+        if array.null_count:
+            where = int(np.flatnonzero(array.is_null())[0]) // size
+            raise BadData("an element of the array is null; fill such elements first", row=where)
+    values = _numbers(array, field.dtype)
+    if len(values) != rows * size:
+        raise BadData(f"the column has {len(values)} elements where {rows} rows of {size} were expected")
+    return FixedColumn(values=values.reshape(rows, *field.shape))
+
+
+def _numbers(array: pa.Array, dtype: str) -> npt.NDArray[Any]:
+    if array.type != pa.from_numpy_dtype(np.dtype(dtype)):
+        raise BadData(f"stored as {array.type} where {dtype} was expected")
+    values: npt.NDArray[Any] = array.to_numpy(zero_copy_only=dtype != "bool")
+    return values
+
+
+def _runs(array: pa.Array, field: Field) -> RaggedColumn:
+    rows, kind = len(array), array.type
+    wide = pa.types.is_large_binary(kind) or pa.types.is_large_string(kind)
+    values: npt.NDArray[Any]
+    if wide or pa.types.is_binary(kind) or pa.types.is_string(kind):
+        if field.dtype != "uint8":
+            raise BadData(f"stored as {kind}, which does not hold {field}")
+        _, bounds, data = array.buffers()
+        values = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+        offsets = np.frombuffer(bounds, np.int64 if wide else np.int32)[array.offset : array.offset + rows + 1] if rows else np.zeros(1, np.int32)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        offsets = array.offsets.to_numpy() if rows else np.zeros(1, np.int32)
+        values = _elements(array.values, offsets, field)
+    else:
+        raise BadData(f"stored as {kind}, which does not hold {field}")
+    starts, ends = offsets[:-1], offsets[1:]
+    if rows and (offsets[0] < 0 or offsets[-1] > len(values) or (ends < starts).any()):
+        wrong = int(np.argmax((starts < 0) | (ends > len(values)) | (ends < starts)))
+        raise BadData(f"its offsets {starts[wrong]} to {ends[wrong]} are not inside the column's {len(values)} elements", row=wrong)
+    return RaggedColumn(starts=starts, ends=ends, values=values)
+
+
+def _elements(child: pa.Array, offsets: npt.NDArray[Any], field: Field) -> npt.NDArray[Any]:
+    if child.null_count:
+        nulls = np.flatnonzero(child.is_null())
+        nulls = nulls[(nulls >= offsets[0]) & (nulls < offsets[-1])]
+        if len(nulls):
+            raise BadData("an element of the run is null; drop such elements first", row=int(np.searchsorted(offsets, nulls[0], side="right")) - 1)
+        child = child.fill_null(0)
+    return _numbers(child, field.dtype)
+
+
+def array_of(column: FixedColumn | RaggedColumn, field: Field) -> pa.Array:
+    """Return the column as the Arrow type that Penstock writes, looking at the same memory where Arrow's layout allows."""
+    kind = field.arrow_type()
+    storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    if isinstance(column, FixedColumn):
+        rows = len(column.values)
+        array = _primitive(column.values.reshape(-1), field.dtype)
+        if field.shape:
+            array = pa.Array.from_buffers(storage, rows, [None], children=[array])
+        return pa.ExtensionArray.from_storage(kind, array) if storage is not kind else array
+    rows = len(column.starts)
+    first, last = (int(column.starts[0]), int(column.ends[-1])) if rows else (0, 0)
+    if last - first > _MOST_BYTES:
+        raise BadData(f"{rows} rows hold {last - first} elements, more than the {_MOST_BYTES} that one block can; cut the rows into smaller ones")
+    offsets = np.zeros(rows + 1, np.int32)
+    np.subtract(column.ends, first, out=offsets[1:], casting="unsafe")
+    values = column.values[first:last]
+    if pa.types.is_list(storage):
+        return pa.Array.from_buffers(storage, rows, [None, pa.py_buffer(offsets)], children=[_primitive(values, field.dtype)])
+    return pa.Array.from_buffers(storage, rows, [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def _primitive(values: npt.NDArray[Any], dtype: str) -> pa.Array:
+    if dtype == "bool":
+        return pa.array(values, pa.bool_())  # packs into bits, with zeros behind the last
+    return pa.Array.from_buffers(pa.from_numpy_dtype(np.dtype(dtype)), len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def columns_of(batch: pa.RecordBatch, schema: Schema) -> dict[str, Column]:
+    """Return the checked views of a batch's columns, in the order of the schema; each must be there once."""
+    made = {}
+    for name, field in schema.items():
+        try:
+            made[name] = column_of(batch.column(name), field)
+        except BadData as error:
+            raise error.at(field=name) from None
+    return made
+
+
+def batch_of(columns: Mapping[str, Column], schema: Schema, arrow_schema: pa.Schema) -> pa.RecordBatch:
+    """Return columns, none of them parsed, as the batch that Penstock writes."""
+    arrays = []
+    for name, field in schema.items():
+        column = columns[name]
+        assert not isinstance(column, ParsedColumn)
+        arrays.append(array_of(column, field))
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
+
+
+def row_bytes(columns: Mapping[str, Column]) -> npt.NDArray[np.int64] | int:
+    """Return the bytes of values of each row, or of every row when all columns are fixed: elements, and 4 for each run's length."""
+    total: npt.NDArray[np.int64] | int = 0
+    for column in columns.values():
+        assert not isinstance(column, ParsedColumn)
+        if isinstance(column, FixedColumn):
+            total = total + column.values.dtype.itemsize * prod(column.values.shape[1:])
+        else:
+            total = total + ((column.ends - column.starts).astype(np.int64) * column.values.dtype.itemsize + 4)
+    return total
+
+
+def _memory(values: npt.NDArray[Any]) -> memoryview:
+    return memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+
+
+def checksum(columns: Mapping[str, Column]) -> str:
+    """Return the XXH3-64 of a block as 16 hex digits: of each column in order, the lengths of its runs (int64) if ragged, and its values."""
+    hasher = xxhash.xxh3_64()
+    for column in columns.values():
+        assert not isinstance(column, ParsedColumn)
+        if isinstance(column, FixedColumn):
+            hasher.update(_memory(column.values))
+        else:
+            hasher.update(_memory((column.ends - column.starts).astype("<i8")))
+            if len(column.starts):
+                hasher.update(_memory(column.values[int(column.starts[0]) : int(column.ends[-1])]))
+    return str(hasher.hexdigest())
+
+
+def canonical(table: pa.Table | pa.RecordBatch, schema: Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table as batches of the types that Penstock writes; columns are matched by name.
+
+    Raises:
+        BadData: a column is missing, unknown, unlike its field, or has a null or a value that is not what its field says.
+    """
+    names = table.schema.names
+    if sorted(names) != sorted(schema):
+        missing, extra = sorted(set(schema) - set(names)), sorted(name for name in names if name not in schema or names.count(name) > 1)
+        raise BadData(f"the table's columns do not match the fields: missing {missing}, extra {extra}; select and rename them first")
+    arrow_schema = pa.schema([field.to_arrow(name) for name, field in schema.items()])
+    first_row = 0
+    for batch in [table] if isinstance(table, pa.RecordBatch) else table.to_batches():
+        yield from _canonical_batch(batch, schema, arrow_schema, first_row)
+        first_row += batch.num_rows
+
+
+def _canonical_batch(batch: pa.RecordBatch, schema: Schema, arrow_schema: pa.Schema, first_row: int) -> Iterator[pa.RecordBatch]:
+    if batch.num_rows == 0:
+        return
+    columns: dict[str, Column] = {}
+    for name, field in schema.items():
+        try:
+            columns[name] = column_of(_cast(batch.column(name), field), field)
+            _check_values(columns[name], field)
+        except BadData as error:
+            row = error.row if error.row is None else int(error.row) + first_row
+            raise BadData(error.reason, row=row, field=name) from None
+    widest = max((int(c.ends[-1]) - int(c.starts[0])) * c.values.dtype.itemsize if isinstance(c, RaggedColumn) else 0 for c in columns.values())
+    if widest > _SPLIT_BYTES and batch.num_rows > 1:
+        half = batch.num_rows // 2
+        yield from _canonical_batch(batch.slice(0, half), schema, arrow_schema, first_row)
+        yield from _canonical_batch(batch.slice(half), schema, arrow_schema, first_row + half)
+        return
+    yield batch_of(columns, schema, arrow_schema)
+
+
+def _cast(array: pa.Array, field: Field) -> pa.Array:
+    """Return the array in the field's own storage, where another number type can be converted without changing a value."""
+    wanted = field.arrow_type()
+    storage = wanted.storage_type if isinstance(wanted, pa.BaseExtensionType) else wanted
+    try:
+        array = _plain(array)
+        alike = pa.types.is_large_binary(array.type) or pa.types.is_large_string(array.type) or pa.types.is_large_list(array.type)
+        if array.type == storage or (alike and field.ragged):
+            return array
+        return array.cast(storage)
+    except (pa.ArrowException, OSError) as error:
+        raise BadData(f"{array.type} values cannot be stored as {field}: {error}") from None
+
+
+def _check_values(column: Column, field: Field) -> None:
+    """Refuse values that the field's own `encode` would refuse: an image that is not one, text that is not UTF-8, JSON that does not parse."""
+    if not isinstance(column, RaggedColumn) or field.dtype != "uint8" or field.kind == "bytes":
+        return
+    for row in range(len(column.starts)):
+        try:
+            if isinstance(field, (Image, Audio)):
+                field.encode(column.row(row)[:16].tobytes())
+            elif field.kind in {"text", "json"}:
+                text = column.row(row).tobytes().decode()
+                if isinstance(field, Json):
+                    json.loads(text)
+        except BadData as error:
+            raise error.at(row=row) from None
+        except (ValueError, RecursionError) as error:
+            raise BadData(f"the value is not {field.kind}: {error}", row=row) from None
+
+
+def encoded_rows(batch: pa.RecordBatch, schema: Schema) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a batch as `Field.encode` would give them; the slow, obvious way for formats that have no faster one."""
+    columns = columns_of(batch, schema)
+    for row in range(batch.num_rows):
+        yield {name: _encoded(columns[name].row(row), field) for name, field in schema.items()}
+
+
+def _encoded(value: npt.NDArray[Any], field: Field) -> Any:
+    if not field.ragged:
+        return value if field.shape else value[()]
+    if field.kind == "tokens":
+        return value
+    return value.tobytes().decode() if field.kind in {"text", "json"} else value.tobytes()

@@ -1,0 +1,92 @@
+"""A file that is hashed while it is written, so that a shard's XXH3 costs no second read.
+
+Must never: seek, overwrite an existing file, or leave one behind when told to abort.
+Cost: one pass of XXH3 over what is written (above 10 GB/s), no copies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from .storage import guard
+
+
+class HashingFile:
+    """A new file, written forward, in the shape that pyarrow and tarfile take for a file object.
+
+    Attributes:
+        path: where it is.
+        size_bytes: what has been written.
+    """
+
+    mode = "wb"
+
+    def __init__(self, path: Path) -> None:
+        """Make the file; one that exists is not touched and is an error."""
+        self.path = path
+        self.size_bytes = 0
+        self._hasher = xxhash.xxh3_64()
+        with guard(path, "make the shard"):
+            self._file = path.open("xb", buffering=1 << 20)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._file.closed
+
+    def writable(self) -> bool:
+        """Return True: it is a file for writing."""
+        return True
+
+    def readable(self) -> bool:
+        """Return False: it is a file for writing."""
+        return False
+
+    def seekable(self) -> bool:
+        """Return False: what was written was hashed."""
+        return False
+
+    def write(self, data: Any) -> int:
+        """Write and hash any contiguous bytes."""
+        view = memoryview(data).cast("B")
+        with guard(self.path, "write the shard"):
+            self._file.write(view)
+        self._hasher.update(view)
+        self.size_bytes += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        """Return how much has been written."""
+        return self.size_bytes
+
+    def flush(self) -> None:
+        """Hand what is buffered to the system."""
+        with guard(self.path, "write the shard"):
+            self._file.flush()
+
+    def hexdigest(self) -> str:
+        """Return the XXH3-64 of what has been written, 16 hex digits."""
+        return str(self._hasher.hexdigest())
+
+    def close(self) -> None:
+        """Put the file on disk and close it; closing twice is fine."""
+        if self._file.closed:
+            return
+        try:
+            with guard(self.path, "write the shard"):
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            with contextlib.suppress(OSError):  # the flush above has already said what is wrong
+                self._file.close()
+
+    def abort(self) -> None:
+        """Close and remove the file, whatever state it is in."""
+        with contextlib.suppress(OSError):  # a full disk also fails here, and the file goes away anyway
+            self._file.close()
+        self.path.unlink(missing_ok=True)
