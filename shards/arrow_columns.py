@@ -183,7 +183,7 @@ def row_bytes(columns: Mapping[str, Column]) -> npt.NDArray[np.int64] | int:
 
 
 def _memory(values: npt.NDArray[Any]) -> memoryview:
-    return memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 def checksum(columns: Mapping[str, Column]) -> str:

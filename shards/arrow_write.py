@@ -10,7 +10,7 @@ Refused: checksums in the footer, which is written from the front and cannot kno
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class _RunBuilder:
 
     def __init__(self, field: Field) -> None:
         self._dtype = np.dtype(field.dtype)
-        self._turn = {"tokens": _bytes_of_array, "text": str.encode, "json": str.encode}.get(field.kind, bytes)
+        self._turn = _TURNS.get(field.kind, bytes)
         self._parts: list[bytes] = []
 
     def put(self, value: Any) -> int:
@@ -78,6 +78,9 @@ class _RunBuilder:
 def _bytes_of_array(value: Any) -> bytes:
     made: bytes = value.tobytes()
     return made
+
+
+_TURNS: dict[str, Callable[[Any], bytes]] = {"tokens": _bytes_of_array, "text": str.encode, "json": str.encode}
 
 
 class ArrowShardWriter(ShardWriter):
