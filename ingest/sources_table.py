@@ -1,0 +1,287 @@
+"""Arrow files and streams, Parquet, and folders of Hugging Face datasets: columns come as Arrow arrays and stay so.
+
+Arrow files are mapped and cut by rows, Parquet by row groups. Types that no field holds are named all at once, with the way to leave them
+out. A column of encoded images (`struct<bytes, path>` as HF writes it, or binary whose first values are images) becomes `Image`. Class names
+of HF's `ClassLabel` become the dataset's. Refused: casting timestamps, decimals or nested types to something else unasked.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import BadData, StorageError
+from ..fields import METADATA_KEY, Audio, Bytes, Field, Image, Schema, field_from_arrow
+from ..shards.storage import guard
+from ..shards.tarnames import sniff
+from .assign import Spans
+from .report import Bad
+from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, lost
+
+PIECE_BYTES = 2**20
+"""Arrow rows are cut in runs of about so many bytes."""
+
+_DAMAGE = (pa.ArrowException, OSError, BadData, StorageError)
+_LOOK = 16
+
+
+class TableSource(Source):
+    """Shared by the sources that give Arrow tables."""
+
+    @abstractmethod
+    def schema_of(self, number: int) -> pa.Schema:
+        """Return the Arrow schema of a file."""
+
+    @abstractmethod
+    def batches(self, number: int, start: int, stop: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (first row in the file, rows) of a run of one file."""
+
+    @abstractmethod
+    def _cuts(self, number: int) -> list[tuple[int, int, int, int]]:
+        """Return (start, stop, first row, bytes) of each run of one file."""
+
+    def describe(self, columns: tuple[str, ...] | None) -> Described:
+        """Return the columns of the first readable file; the others must agree when they are read."""
+        error: Exception | None = None
+        for number in range(len(self.files)):
+            try:
+                arrow = self.schema_of(number)
+                look = self._look(number, arrow)
+                break
+            except _DAMAGE as damage:
+                error = error or damage
+        else:
+            raise _damaged(self, 0, error or BadData("the source has no file"))
+        if columns is not None:
+            choose(dict.fromkeys(arrow.names, Bytes()), columns)  # all names that exist, supported or not
+        kept = [f for f in arrow if columns is None or f.name in columns]
+        schema = _fields(kept, _features(arrow), look, self.files.shown(number))
+        names = {name: _class_names(of) for name, of in _features(arrow).items() if name in schema}
+        metadata = {"class_names": found} if (found := {name: of for name, of in names.items() if of}) else {}
+        return Described(schema=schema, metadata=metadata)
+
+    def _look(self, number: int, arrow: pa.Schema) -> dict[str, list[Any]]:
+        """Return the first values of columns that may hold images."""
+        names = [f.name for f in arrow if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type) or _is_file_struct(f.type)]
+        cuts = self._cuts(number)
+        if not names or not cuts:
+            return {}
+        start, stop, *_ = cuts[0]
+        for _, batch in islice(self.batches(number, start, stop, names), 1):
+            head = batch.slice(0, _LOOK)
+            return {name: _contents(head.column(name)).to_pylist() for name in names}
+        return {}
+
+    def pieces(self, described: Described) -> Pieces:
+        """Return the runs of all files; a damaged file, or one with other columns, is set aside whole."""
+        table: list[tuple[int, int, int, int]] = []
+        sizes: list[int] = []
+        bad: list[Bad] = []
+        for number in range(len(self.files)):
+            try:
+                self._check(number, described.schema)
+                for start, stop, first, size in self._cuts(number):
+                    table.append((number, start, stop, first))
+                    sizes.append(size)
+            except _DAMAGE as error:
+                bad.append(lost(self.files, number, _damaged(self, number, error)))
+        return Pieces(spans=Spans.from_json(table), sizes=np.array(sizes, np.int64), bad=tuple(bad))
+
+    def _check(self, number: int, schema: Schema) -> None:
+        arrow = self.schema_of(number)
+        if missing := [name for name in schema if name not in arrow.names]:
+            raise BadData(f"lacks the columns {', '.join(map(repr, missing))} that the first file has; it has {', '.join(map(repr, arrow.names))}")
+        for name, field in schema.items():
+            kind = arrow.field(name).type
+            if isinstance(field, (Image, Audio)) and (
+                _is_file_struct(kind) or isinstance(field_from_arrow(arrow.field(name)), (Bytes, Image, Audio))
+            ):
+                continue
+            if _is_file_struct(kind) and isinstance(field, Bytes):
+                continue
+            if (found := field_from_arrow(arrow.field(name))) != field:
+                raise BadData(f"column {name!r} is {found}, and {field} in the first file; convert such files apart", field=name)
+
+    def read(self, spans: Spans, described: Described) -> Iterator[Chunk | Bad]:
+        """Yield the runs' rows as chunks."""
+        for number, start, stop, first in spans.to_json():
+            row = first
+            try:
+                for row, batch in self.batches(number, start, stop, list(described.schema)):
+                    yield from _chunks(batch, row, self.files.shown(number))
+                    row += batch.num_rows  # noqa: PLW2901 - where the next batch would begin, should it be damaged
+            except _DAMAGE as error:
+                yield lost(self.files, number, _damaged(self, number, error), row=row)
+
+
+def _chunks(batch: pa.RecordBatch, first: int, source: str) -> Iterator[Chunk]:
+    """Yield the rows of a batch in chunks of a few MB."""
+    step = max(min(CHUNK_ROWS, batch.num_rows * CHUNK_BYTES // max(batch.nbytes, 1)), 1)
+    for at in range(0, batch.num_rows, step):
+        part = batch.slice(at, step)
+        columns = {name: _contents(column) for name, column in zip(part.schema.names, part.columns, strict=True)}
+        rows = np.arange(first + at, first + at + part.num_rows, dtype=np.int64)
+        yield Chunk(columns=columns, source=source, rows=rows, keys=None, size_bytes=part.nbytes)
+
+
+def _damaged(source: Source, number: int, error: Exception) -> BadData:
+    text = error.reason if isinstance(error, BadData) else (str(error).splitlines() or [type(error).__name__])[0]
+    return (
+        BadData(f"{text.rstrip('.')}; the file is damaged, cut short, or not {source.kind}", path=source.files.path(number))
+        if not isinstance(error, BadData)
+        else error.at(path=source.files.path(number))
+    )
+
+
+def _is_file_struct(kind: pa.DataType) -> bool:
+    """Whether a type is HF's encoded file: `struct<bytes: binary, path: string>`."""
+    return bool(pa.types.is_struct(kind)) and {kind.field(i).name for i in range(kind.num_fields)} == {"bytes", "path"}
+
+
+def _contents(column: pa.Array) -> pa.Array:
+    """Return the bytes of HF's encoded files, and any other column as it is."""
+    if not _is_file_struct(column.type):
+        return column
+    inside = column.flatten()
+    return inside[[column.type.field(i).name for i in range(column.type.num_fields)].index("bytes")]
+
+
+def _features(arrow: pa.Schema) -> dict[str, Any]:
+    """Return what Hugging Face notes of the columns in a file's metadata, or nothing."""
+    try:
+        noted = json.loads((arrow.metadata or {}).get(b"huggingface", b"{}"))
+        features = noted["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {name: of for name, of in features.items() if isinstance(of, dict)} if isinstance(features, dict) else {}
+
+
+def _class_names(feature: dict[str, Any]) -> list[str]:
+    names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _fields(kept: list[pa.Field], features: dict[str, Any], look: dict[str, list[Any]], source: str) -> Schema:
+    """Return the field of each Arrow field.
+
+    Raises:
+        BadData: some have none; all of them are named.
+    """
+    schema: Schema = {}
+    unsupported: list[str] = []
+    for arrow in kept:
+        try:
+            schema[arrow.name] = _field(arrow, features.get(arrow.name, {}), look.get(arrow.name, []))
+        except BadData:
+            unsupported.append(f"{arrow.name!r} ({arrow.type})")
+    if unsupported:
+        remedy = f"keep the others with --columns {','.join(schema)}" if schema else "cast them to numbers, text or bytes first"
+        raise BadData(f"no field type holds the columns {', '.join(unsupported)}; {remedy}", path=source)
+    return schema
+
+
+def _field(arrow: pa.Field, feature: dict[str, Any], values: list[Any]) -> Field:
+    field = Bytes() if _is_file_struct(arrow.type) else field_from_arrow(arrow)
+    if isinstance(field, (Image, Audio)):
+        return type(field)()
+    if not isinstance(field, Bytes) or METADATA_KEY in (arrow.metadata or {}):
+        return field
+    if feature.get("_type") in ("Image", "Audio"):
+        return Image() if feature["_type"] == "Image" else Audio()
+    kinds = {sniff(value[:16]) if value else None for value in values}
+    if kinds and kinds <= {"jpeg", "png", "webp"}:
+        return Image()
+    return Audio() if kinds and kinds <= {"flac", "wav", "mp3"} else field
+
+
+class ArrowSource(TableSource):
+    """Arrow IPC files, and streams as HF datasets writes them."""
+
+    kind: ClassVar[str] = "arrow"
+
+    def _is_file(self, number: int) -> bool:
+        path = self.files.path(number)
+        with guard(path, "read the Arrow file"), path.open("rb") as file:
+            head = file.read(6)
+            file.seek(max(int(self.files.sizes[number]) - 8, 0))
+            tail = file.read(8)
+        if head == b"ARROW1":
+            return True
+        if head[:4] == b"FEA1":
+            raise BadData("a Feather file of version 1, which pyarrow no longer reads in place; write it again as Feather 2 or Arrow IPC", path=path)
+        if tail != b"\xff\xff\xff\xff\0\0\0\0":
+            raise BadData("an Arrow stream without its end marker, or no Arrow data at all: it was cut short or is still being written", path=path)
+        return False
+
+    def _open(self, number: int) -> Any:
+        memory = pa.memory_map(str(self.files.path(number)))
+        return pa.ipc.open_file(memory) if self._is_file(number) else pa.ipc.open_stream(memory)
+
+    def schema_of(self, number: int) -> pa.Schema:
+        """Return the schema from the footer or the stream's head."""
+        return self._open(number).schema
+
+    def _all(self, number: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (first row, batch) of a whole file; mapped, so a batch costs nothing until it is looked at."""
+        reader = self._open(number)
+        batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if hasattr(reader, "get_batch") else reader
+        first = 0
+        for batch in batches:
+            yield first, batch
+            first += batch.num_rows
+
+    def batches(self, number: int, start: int, stop: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield the rows [start, stop), batch by batch."""
+        for first, batch in self._all(number):
+            if first >= stop:
+                return
+            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+            if low < high:
+                yield first + low, batch.select(columns).slice(low, high - low)
+
+    def _cuts(self, number: int) -> list[tuple[int, int, int, int]]:
+        cuts = []
+        for first, batch in self._all(number):
+            step = max(batch.num_rows * PIECE_BYTES // max(batch.nbytes, 1), 1)
+            for at in range(0, batch.num_rows, step):
+                rows = min(step, batch.num_rows - at)
+                cuts.append((first + at, first + at + rows, first + at, batch.nbytes * rows // batch.num_rows))
+        return cuts
+
+
+class HuggingFaceSource(ArrowSource):
+    """A folder that `datasets.Dataset.save_to_disk` wrote."""
+
+    kind: ClassVar[str] = "hf"
+
+
+class ParquetSource(TableSource):
+    """Parquet files, cut at their row groups."""
+
+    kind: ClassVar[str] = "parquet"
+
+    def schema_of(self, number: int) -> pa.Schema:
+        """Return the schema from the footer."""
+        with pq.ParquetFile(self.files.path(number)) as file:
+            return file.schema_arrow
+
+    def batches(self, number: int, start: int, stop: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield the row groups [start, stop), a few thousand rows at a time."""
+        with pq.ParquetFile(self.files.path(number), memory_map=True) as file:
+            row = sum(file.metadata.row_group(group).num_rows for group in range(start))
+            for batch in file.iter_batches(batch_size=CHUNK_ROWS, row_groups=list(range(start, stop)), columns=columns, use_threads=False):
+                yield row, batch
+                row += batch.num_rows
+
+    def _cuts(self, number: int) -> list[tuple[int, int, int, int]]:
+        with pq.ParquetFile(self.files.path(number)) as file:
+            groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+            rows = [0, *np.cumsum([group.num_rows for group in groups]).tolist()]
+            return [(g, g + 1, rows[g], group.total_byte_size) for g, group in enumerate(groups)]
