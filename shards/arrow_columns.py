@@ -31,8 +31,9 @@ CHECKSUM_KEY = "penstock.xxh3"
 _MOST_BYTES = 2**31 - 1
 """What 32-bit offsets can address; no ragged column of one block is larger."""
 
-_SPLIT_BYTES = 2**30
-"""A batch of a table with a larger ragged column is halved."""
+MOST_ROW_BYTES = 2**30 - 1
+"""The most bytes one ragged value may have, so that a block that is not full always has room for it. A batch of a table that holds more in
+one column is halved."""
 
 
 def _plain(array: pa.Array) -> pa.Array:
@@ -229,7 +230,11 @@ def _canonical_batch(batch: pa.RecordBatch, schema: Schema, arrow_schema: pa.Sch
             row = error.row if error.row is None else int(error.row) + first_row
             raise BadData(error.reason, row=row, field=name) from None
     widest = max((int(c.ends[-1]) - int(c.starts[0])) * c.values.dtype.itemsize if isinstance(c, RaggedColumn) else 0 for c in columns.values())
-    if widest > _SPLIT_BYTES and batch.num_rows > 1:
+    if widest > MOST_ROW_BYTES and batch.num_rows == 1:
+        raise BadData(
+            f"the value has {widest} bytes; one row may have {MOST_ROW_BYTES}: cut it into several rows, or keep it in a file", row=first_row
+        )
+    if widest > MOST_ROW_BYTES:
         half = batch.num_rows // 2
         yield from _canonical_batch(batch.slice(0, half), schema, arrow_schema, first_row)
         yield from _canonical_batch(batch.slice(half), schema, arrow_schema, first_row + half)

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ..errors import BadData
 from ..fields import Field, Schema, schema_to_arrow
-from .arrow_columns import CHECKSUM_KEY, batch_of, checksum, columns_of, row_bytes
+from .arrow_columns import CHECKSUM_KEY, MOST_ROW_BYTES, batch_of, checksum, columns_of, row_bytes
 from .columns import Column, FixedColumn, RaggedColumn
 from .shardwriter import BLOCK_ROWS, ShardStats, ShardWriter
 from .sink import HashingFile
@@ -44,6 +44,10 @@ class _FixedBuilder:
         self._rows += 1
         return self.row_bytes
 
+    def keep(self, rows: int) -> None:
+        """Forget what came behind the first `rows`."""
+        self._rows = rows
+
     def take(self, *, keep: bool) -> FixedColumn:
         """Return what has gathered and begin anew; with `keep` it outlives the next row."""
         values = self._values[: self._rows]
@@ -61,8 +65,14 @@ class _RunBuilder:
 
     def put(self, value: Any) -> int:
         part = self._turn(value)
+        if len(part) > MOST_ROW_BYTES:
+            raise BadData(f"the value has {len(part)} bytes; one row may have {MOST_ROW_BYTES}: cut it into several rows, or keep it in a file")
         self._parts.append(part)
         return len(part) + 4
+
+    def keep(self, rows: int) -> None:
+        """Forget what came behind the first `rows`."""
+        del self._parts[rows:]
 
     def take(self, *, keep: bool) -> RaggedColumn:
         """Return what has gathered and begin anew; it is always a copy."""
@@ -117,8 +127,13 @@ class ArrowShardWriter(ShardWriter):
         except KeyError as error:
             raise BadData(f"the row has no column {error.args[0]!r}; it has {sorted(row)}", row=self.rows) from None
         taken = 0
-        for put, value in zip(self._puts, values, strict=True):
-            taken += put(value)
+        try:
+            for put, value in zip(self._puts, values, strict=True):
+                taken += put(value)
+        except (BadData, TypeError, ValueError, AttributeError):
+            for builder in self._builders:
+                builder.keep(self._built)
+            raise
         self._built += 1
         self._count(1, taken)
         if self._pending == self._block_rows or (self._block_rows == 0 and self._is_first_block()):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ..errors import BadRequest
 from ..fields import Schema
-from . import arrow
+from . import arrow, tar
 from .manifest import Shard
 from .reader import ShardReader
 from .storage import inside
 
-_READERS: dict[str, Callable[[Path, Shard, Schema], ShardReader]] = {"arrow": arrow.open_shard}
+_READERS: dict[str, Callable[[Path, Shard, Schema], ShardReader]] = {"arrow": arrow.open_shard, "tar": tar.open_shard}
 
 
 def choose_columns(schema: Schema, columns: Sequence[str] | None) -> Schema:

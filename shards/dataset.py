@@ -1,0 +1,210 @@
+"""A dataset, opened for reading: rows for people, readers of shards for the loader.
+
+It pins one version when it is opened and never looks for a newer one. Opening reads the manifest and no shard; a shard is mapped when one of
+its rows is first asked for, and the 128 used last stay mapped.
+
+Must never: hold rows in memory, or change with the files that are added later.
+Cost: opening O(shards); a row is one search over the shards and one view a column, plus the copy that `Field.decode` makes for a person.
+Pickled, it is its path, columns and version, and opens itself again where it arrives.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType, TracebackType
+from typing import Any, final, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BadData, BadRequest
+from ..fields import Field, Schema
+from . import commits
+from .columns import Column
+from .formats import choose_columns, open_reader
+from .manifest import Manifest
+from .reader import ShardReader
+from .storage import local_path
+
+_MOST_OPEN = 128
+"""Shards that stay mapped; each holds one file descriptor."""
+
+
+@final
+class Dataset:
+    """Rows by number: `len(ds)`, `ds[5]`, `ds[-1]`, `ds[10:20]`, `ds[[3, 1, 4]]`, and iteration in stored order.
+
+    A row is a dict of columns as people use them: numbers, numpy arrays, text, bytes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None, version: int | None = None) -> None:
+        """Open a dataset, or files written by others.
+
+        Args:
+            path: the folder of a dataset; or a foreign Arrow, Parquet or tar file, a folder of them, or a pattern such as
+                `train-{000000..000146}.tar`, of which an index is then kept (beside them, or in the user's cache).
+            columns: the columns to read; all of them without it. Others are never touched.
+            version: the version to pin; the newest without it.
+
+        Raises:
+            NotADataset: there is nothing to read.
+            BadRequest: the version or a column does not exist; the message names those that do.
+            BadData: the manifest is damaged.
+        """
+        self._path = os.fspath(path)
+        local_path(self._path)
+        self._columns = None if columns is None else tuple(columns) if not isinstance(columns, str) else columns
+        self._own = commits.is_dataset(self._path)
+        if self._own:
+            self.manifest: Manifest = commits.load(self._path, version)
+            """The dataset at the pinned version, as a value."""
+        elif version is not None:
+            commits.load(self._path, version)  # says that there is no dataset, or
+            raise BadRequest(f"version: {version!r} of {self._path}: foreign files have no versions; publish them with `penstock index` first")
+        else:
+            self.manifest = commits.load(self._path)
+        self.schema: Schema = choose_columns(self.manifest.schema, self._columns)
+        """The columns that are read, by name, in order."""
+        self._readers: OrderedDict[int, ShardReader] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def path(self) -> str:
+        """What was opened, as it was given."""
+        return self._path
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """The columns that are read; it cannot be changed."""
+        return MappingProxyType(self.schema)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that are read, in order."""
+        return tuple(self.schema)
+
+    @property
+    def version(self) -> int:
+        """The pinned version; 0 for foreign files."""
+        return self.manifest.version
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits that name these shards in this order; a resume against others is refused by it."""
+        return self.manifest.digest
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the dataset's maker noted, such as `{"class_names": {"label": ["cat", "dog"]}}`."""
+        return MappingProxyType(self.manifest.metadata)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.manifest.rows
+
+    def __repr__(self) -> str:
+        """Return what it is, for a person."""
+        shown = ", ".join(f"{name}: {field}" for name, field in self.schema.items())
+        return f"Dataset({self._path!r}, version={self.version}, rows={len(self)}, shards={len(self.manifest.shards)}, fields={{{shown}}})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as path, columns and version."""
+        return type(self), (self._path, self._columns, self.version if self._own else None)
+
+    def locate(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return for each row, from 0 to `len - 1`, its shard's number and its number in that shard."""
+        starts = self.manifest.starts
+        shards = np.searchsorted(starts, rows, side="right") - 1
+        return shards, rows - starts[shards]
+
+    def reader(self, shard: int) -> ShardReader:
+        """Return the reader of a shard, opened when first asked for. The dataset closes it."""
+        with self._lock:
+            found = self._readers.get(shard)
+            if found is None:
+                found = open_reader(self.manifest.root, self.manifest.shards[shard], self.manifest.schema, self._columns, follow_links=not self._own)
+                self._readers[shard] = found
+                if len(self._readers) > _MOST_OPEN:
+                    self._readers.popitem(last=False)[1].close()
+            else:
+                self._readers.move_to_end(shard)
+        return found
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any]) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: Any) -> Any:
+        """Return a row for a number, rows for a slice or a list of numbers.
+
+        Raises:
+            IndexError: there is no such row.
+            BadData: the row is damaged; the error names shard, row and field.
+        """
+        if isinstance(index, slice):
+            return self.__getitems__(range(*index.indices(len(self))))
+        if isinstance(index, (list, tuple, range, np.ndarray)):
+            return self.__getitems__(index)
+        if isinstance(index, (bool, np.bool_)) or not hasattr(index, "__index__"):
+            raise BadRequest(f"a row's number is an int, not {type(index).__name__} {index!r}; use ds[5], ds[2:5] or ds[[1, 2]]")
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int] | npt.NDArray[Any]) -> list[dict[str, Any]]:
+        """Return the rows of a list of numbers, in its order; what torch's DataLoader calls for a batch."""
+        rows = np.asarray(indices)
+        if rows.size == 0:
+            return []
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise BadRequest(f"rows are asked for by a list of whole numbers, not by {rows.dtype} of shape {rows.shape}: {str(indices)[:80]}")
+        rows = rows.astype(np.int64)
+        count = len(self)
+        outside = (rows < -count) | (rows >= count)
+        if outside.any():
+            raise IndexError(f"row {int(rows[outside][0])} of {self._path}, which has {count} rows")
+        shards, inner = self.locate(np.where(rows < 0, rows + count, rows))
+        return self._rows(shards, inner)
+
+    def _rows(self, shards: npt.NDArray[np.int64], inner: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Return decoded rows by shard and number in the shard; each shard is looked up once."""
+        made: list[dict[str, Any]] = [{}] * len(shards)
+        order = np.argsort(shards, kind="stable")
+        edges = np.flatnonzero(np.diff(shards[order])) + 1
+        for group in np.split(order, edges):
+            shard = int(shards[group[0]])
+            reader = self.reader(shard)
+            blocks, places = reader.places(inner[group])
+            for position, row, block, place in zip(group.tolist(), inner[group].tolist(), blocks.tolist(), places.tolist(), strict=True):
+                made[position] = self._decode(reader.block(block), shard, row, place)
+        return made
+
+    def _decode(self, block: dict[str, Column], shard: int, row: int, place: int) -> dict[str, Any]:
+        decoded = {}
+        name = None
+        try:
+            for name, field in self.schema.items():
+                decoded[name] = field.decode(block[name].row(place))
+        except BadData as error:
+            raise error.at(path=self.manifest.root, shard=self.manifest.shards[shard].path, row=row, field=name) from None
+        return decoded
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield every row in stored order, a thousand at a time from one shard."""
+        for start in range(0, len(self), 1024):
+            yield from self.__getitems__(range(start, min(start + 1024, len(self))))
+
+    def close(self) -> None:
+        """Let go of the mapped shards; arrays handed out stay valid, and a row asked for later maps its shard again."""
+        with self._lock:
+            while self._readers:
+                self._readers.popitem()[1].close()
+
+    def __enter__(self) -> Dataset:
+        """Return the dataset."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close it."""
+        self.close()
