@@ -1,0 +1,117 @@
+"""Where the records of a text file begin: lines, and CSV records with quoted line breaks. Pure.
+
+A quoted value may hold line breaks; a line break ends a record when an even number of quotes stands before it (a doubled quote counts twice).
+That holds exactly when quotes stand only around whole values, which is checked; a file that breaks the rule (`5" pipe`) is not cut at all.
+Cost: two passes of numpy over the bytes, about 1 GB/s. Refused: a state machine in Python, a hundred times slower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .assign import Ints
+
+_NEWLINE, _RETURN, _QUOTE = 10, 13, 34
+_BLANKS = (9, 13, 32)
+_BLOCK = 1 << 24
+
+Memory = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """The records of a run of text.
+
+    Attributes:
+        starts: where each begins, in bytes; blank lines are no records.
+        ends: where each ends, its line break included.
+        lines: the line on which each begins, counted from 0 at the run's first byte.
+    """
+
+    starts: Ints
+    ends: Ints
+    lines: Ints
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.starts)
+
+
+def find_all(data: Memory, value: int) -> Ints:
+    """Return where a byte stands; works block by block, so that no temporary is as large as the file."""
+    found = [np.flatnonzero(data[at : at + _BLOCK] == value) + at for at in range(0, len(data), _BLOCK)]
+    return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
+
+
+def quotes_are_regular(data: Memory, quotes: Ints, delimiter: int) -> bool:
+    """Whether every quote opens at the beginning of a value, closes at its end, or is one of a doubled pair."""
+    if len(quotes) % 2:
+        return False
+    opening, closing = quotes[::2], quotes[1::2]
+    before = np.where(opening > 0, data[np.maximum(opening - 1, 0)], _NEWLINE)
+    after = np.where(closing + 1 < len(data), data[np.minimum(closing + 1, len(data) - 1)], _NEWLINE) if len(data) else closing
+    opens = np.isin(before, (delimiter, _NEWLINE, _RETURN, _QUOTE))
+    doubled = np.concatenate([[False], opening[1:] == closing[:-1] + 1])
+    closes = np.isin(after, (delimiter, _NEWLINE, _RETURN, _QUOTE))
+    return bool((opens & ((before != _QUOTE) | doubled)).all() and closes.all())
+
+
+def records(data: Memory, *, delimiter: int | None = None) -> Records | None:
+    """Return the records of a run of text.
+
+    Args:
+        data: the bytes.
+        delimiter: of values, when quotes may hold line breaks (CSV); None when they may not (JSON Lines).
+
+    Returns:
+        None when the quotes do not stand around whole values, so that records cannot be told apart.
+    """
+    breaks = find_all(data, _NEWLINE)
+    ends = breaks + 1
+    lines = np.arange(1, len(breaks) + 1, dtype=np.int64)
+    if delimiter is not None:
+        quotes = find_all(data, _QUOTE)
+        if not quotes_are_regular(data, quotes, delimiter):
+            return None
+        outside = np.searchsorted(quotes, breaks) % 2 == 0
+        ends, lines = ends[outside], lines[outside]
+    if not len(ends) or ends[-1] < len(data):
+        ends = np.append(ends, len(data))
+        lines = np.append(lines, len(breaks) + 1)
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+    first = np.concatenate([[0], lines[:-1]]).astype(np.int64)
+    full = ~_blank(data, starts, ends)
+    return Records(starts=starts[full], ends=ends[full], lines=first[full])
+
+
+def _blank(data: Memory, starts: Ints, ends: Ints) -> npt.NDArray[Any]:
+    """Return which lines hold nothing but blanks; only short ones are looked at one by one."""
+    length = ends - starts
+    blank: npt.NDArray[Any] = length == 0
+    if not len(data):
+        return blank
+    short = np.flatnonzero(~blank & (length <= 64))
+    first = data[starts[short]]
+    for at in short[np.isin(first, (*_BLANKS, _NEWLINE))].tolist():
+        blank[at] = not data[starts[at] : ends[at]].tobytes().strip()
+    return blank
+
+
+def cuts(found: Records, size: int, piece_bytes: int) -> list[tuple[int, int, int]]:
+    """Return (start, stop, line) of runs of whole records, about `piece_bytes` each, which together cover `[0, size)`."""
+    if not len(found):
+        return []
+    runs = []
+    at = 0
+    while at < len(found):
+        limit = int(found.starts[at]) + piece_bytes
+        following = max(int(np.searchsorted(found.ends, limit, side="right")), at + 1)
+        start = 0 if at == 0 else int(found.starts[at])
+        stop = size if following >= len(found) else int(found.starts[following])
+        runs.append((start, stop, 0 if at == 0 else int(found.lines[at])))
+        at = following
+    return runs

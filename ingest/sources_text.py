@@ -1,0 +1,149 @@
+"""Sources whose rows are records of text files: cut at records, parsed by pyarrow, narrowed down to the record when something is wrong.
+
+A run is parsed at once; when that fails it is halved, and halved again, until the record at fault stands alone and is named by its line. So
+the error of a record is the parser's own, and good records cost nothing for it. Refused: a second, slower parser for damaged files, which would not agree with the first.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import BadData, StorageError
+from ..shards.storage import map_file
+from .assign import Spans
+from .records import Memory, Records, cuts, records
+from .report import Bad
+from .source import CHUNK_BYTES, Chunk, Described, Pieces, Source, lost
+
+PIECE_BYTES = 2**20
+"""Text is cut in runs of about so many bytes."""
+
+_LOOK_BYTES = 4 * 2**20
+BOM = b"\xef\xbb\xbf"
+"""What some editors put in front of UTF-8."""
+
+_MAX_PARSE_BYTES = 2**31 - 2**20
+
+
+class TextSource(Source):
+    """Shared by the sources whose rows are records of text files."""
+
+    delimiter: int | None
+
+    @abstractmethod
+    def parse(self, data: Memory, described: Described) -> pa.Table:
+        """Return the rows of a run of records.
+
+        Raises:
+            pa.ArrowException, BadData: something in it is wrong.
+        """
+
+    @abstractmethod
+    def _judge(self, record: bytes, error: Exception, described: Described) -> tuple[str, bool]:
+        """Return why a single record cannot be a row, and whether its structure is at fault."""
+
+    @abstractmethod
+    def _header(self, number: int, data: Memory, described: Described | None) -> int:
+        """Return where the records of a file begin.
+
+        Raises:
+            BadData: the file has other columns than the first.
+        """
+
+    def pieces(self, described: Described) -> Pieces:
+        """Return runs of whole records; `note` is the line on which a run begins."""
+        table: list[tuple[int, int, int, int]] = []
+        bad: list[Bad] = []
+        for number in range(len(self.files)):
+            try:
+                data = map_file(self.files.path(number))
+                begin = self._header(number, data, described)
+            except (BadData, StorageError) as error:
+                bad.append(lost(self.files, number, error))
+                continue
+            lines = int((data[:begin] == 10).sum())
+            found = records(data[begin:], delimiter=self.delimiter)
+            runs = [(0, len(data) - begin, 0)] if found is None else cuts(found, len(data) - begin, PIECE_BYTES)
+            table.extend((number, start + begin, stop + begin, line + lines) for start, stop, line in runs)
+        spans = Spans.from_json(table)
+        return Pieces(spans=spans, sizes=spans.stop - spans.start, bad=tuple(bad))
+
+    def read(self, spans: Spans, described: Described) -> Iterator[Chunk | Bad]:
+        """Yield the records of the runs."""
+        for number, start, stop, line in spans.to_json():
+            try:
+                data = map_file(self.files.path(number))[start:stop]
+            except StorageError as error:
+                yield lost(self.files, number, error)
+                continue
+            found = records(data, delimiter=self.delimiter)
+            if found is None:
+                yield from self._unruly(number, data, line, described)
+                continue
+            for low, high in _portions(found):
+                yield from self._narrow(number, data, found, (low, high), line, described)
+
+    def _narrow(self, number: int, data: Memory, found: Records, run: tuple[int, int], line: int, described: Described) -> Iterator[Chunk | Bad]:
+        """Yield the records [low, high) as one chunk, or halve them until what is wrong stands alone."""
+        low, high = run
+        rows = found.lines[low:high] + line + 1
+        part = data[int(found.starts[low]) : int(found.ends[high - 1])]
+        try:
+            table = self.parse(part, described)
+            if table.num_rows != high - low:
+                raise BadData(f"{high - low} records were parsed into {table.num_rows} rows")  # noqa: TRY301 - the same remedy as for a parser's error
+        except (pa.ArrowException, BadData, UnicodeDecodeError) as error:
+            if high - low > 1:
+                middle = (low + high) // 2
+                yield from self._narrow(number, data, found, (low, middle), line, described)
+                yield from self._narrow(number, data, found, (middle, high), line, described)
+                return
+            reason, structure = self._judge(part.tobytes(), error, described)
+            source = self.files.shown(number)
+            place = int(rows[0])
+            yield Bad(source=source, key=f"{source}#{place}", row=place, reason=f"line {place}: {reason}", structure=structure)
+            return
+        columns = {name: table[name].combine_chunks() for name in described.schema}
+        yield Chunk(columns=columns, source=self.files.shown(number), rows=rows, keys=None, size_bytes=len(part))
+
+    def _unruly(self, number: int, data: Memory, line: int, described: Described) -> Iterator[Chunk | Bad]:
+        """Yield a file whose quotes do not stand around whole values, at once; rows are counted, since their lines cannot be told."""
+        try:
+            if len(data) > _MAX_PARSE_BYTES:
+                raise BadData(f"{len(data)} bytes with quotes inside unquoted values cannot be cut into records; quote such values")  # noqa: TRY301
+            table = self.parse(data, described)
+        except (pa.ArrowException, BadData, UnicodeDecodeError) as error:
+            yield lost(self.files, number, error)
+            return
+        columns = {name: table[name].combine_chunks() for name in described.schema}
+        rows = np.arange(line + 1, line + 1 + table.num_rows, dtype=np.int64)
+        yield Chunk(columns=columns, source=self.files.shown(number), rows=rows, keys=None, size_bytes=len(data))
+
+
+def _portions(found: Records) -> list[tuple[int, int]]:
+    """Return (first record, last record + 1) of portions of a few MB."""
+    bounds = [0]
+    while bounds[-1] < len(found):
+        limit = int(found.starts[bounds[-1]]) + CHUNK_BYTES
+        bounds.append(max(int(np.searchsorted(found.ends, limit, side="right")), bounds[-1] + 1))
+    return list(pairwise(bounds))
+
+
+def samples(data: Memory, delimiter: int | None) -> list[Memory]:
+    """Return whole records of the beginning, the middle and the end, or all when the file is small or cannot be cut."""
+    if len(data) <= 3 * _LOOK_BYTES:
+        return [data]
+    found = records(data, delimiter=delimiter)
+    if found is None:
+        return [data]
+    wanted = []
+    for place in (0, len(data) // 2, len(data) - _LOOK_BYTES):
+        low = min(int(np.searchsorted(found.starts, place)), len(found) - 1)
+        high = max(int(np.searchsorted(found.starts, place + _LOOK_BYTES)), low + 1)
+        wanted.append(data[int(found.starts[low]) : int(found.ends[high - 1])])
+    return wanted
