@@ -60,7 +60,7 @@ class _RunBuilder:
 
     def __init__(self, field: Field) -> None:
         self._dtype = np.dtype(field.dtype)
-        self._turn = _TURNS.get(field.kind, bytes)
+        self._turn: Callable[[Any], bytes] = self._numbers if field.kind == "tokens" else str.encode if field.kind in {"text", "json"} else bytes
         self._parts: list[bytes] = []
 
     def put(self, value: Any) -> int:
@@ -69,6 +69,9 @@ class _RunBuilder:
             raise BadData(f"the value has {len(part)} bytes; one row may have {MOST_ROW_BYTES}: cut it into several rows, or keep it in a file")
         self._parts.append(part)
         return len(part) + 4
+
+    def _numbers(self, value: Any) -> bytes:
+        return np.asarray(value, self._dtype).tobytes()  # also turns a run of the other byte order
 
     def keep(self, rows: int) -> None:
         """Forget what came behind the first `rows`."""
@@ -83,14 +86,6 @@ class _RunBuilder:
         values = np.frombuffer(b"".join(self._parts), self._dtype)
         self._parts = []
         return RaggedColumn(starts=bounds[:-1], ends=bounds[1:], values=values)
-
-
-def _bytes_of_array(value: Any) -> bytes:
-    made: bytes = value.tobytes()
-    return made
-
-
-_TURNS: dict[str, Callable[[Any], bytes]] = {"tokens": _bytes_of_array, "text": str.encode, "json": str.encode}
 
 
 class ArrowShardWriter(ShardWriter):

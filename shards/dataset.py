@@ -150,7 +150,19 @@ class Dataset:
             return self.__getitems__(index)
         if isinstance(index, (bool, np.bool_)) or not hasattr(index, "__index__"):
             raise BadRequest(f"a row's number is an int, not {type(index).__name__} {index!r}; use ds[5], ds[2:5] or ds[[1, 2]]")
-        return self.__getitems__([index])[0]
+        return self._row(int(index))
+
+    def _row(self, index: int) -> dict[str, Any]:
+        starts = self.manifest.starts
+        count = int(starts[-1])
+        if not -count <= index < count:
+            raise IndexError(f"row {index} of {self._path}, which has {count} rows")
+        index += count if index < 0 else 0
+        shard = int(starts.searchsorted(index, "right")) - 1
+        row = index - int(starts[shard])
+        reader = self.reader(shard)
+        block = int(reader.block_starts.searchsorted(row, "right")) - 1
+        return self._decode(reader.block(block), shard, row, row - int(reader.block_starts[block]))
 
     def __getitems__(self, indices: Sequence[int] | npt.NDArray[Any]) -> list[dict[str, Any]]:
         """Return the rows of a list of numbers, in its order; what torch's DataLoader calls for a batch."""

@@ -10,11 +10,10 @@ Refused: background threads that hide which row failed.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -26,6 +25,7 @@ from ..errors import AlreadyExists, BadData, BadRequest, StorageError
 from ..fields import KNOWN, Field, Schema, infer, schema_from_arrow
 from . import commits
 from .arrow_columns import canonical, columns_of, row_bytes
+from .encoders import Encoder, encoder_of
 from .manifest import Manifest, check_metadata, parse_size
 from .shardwriter import ShardStats, ShardWriter, open_shard_writer
 from .staging import Staging, place, unplace
@@ -99,7 +99,7 @@ class Writer:
         self._metadata = check_metadata(metadata or {})
         self._schema = check_fields(fields) if fields is not None else None
         self._version = self._look_at_destination()
-        self._encoders: list[tuple[str, Callable[[object], Any]]] = []
+        self._encoders: list[tuple[str, Encoder]] = []
         if self._schema is not None:
             self._know(self._schema)
         self._shard: ShardWriter | None = None
@@ -135,7 +135,7 @@ class Writer:
 
     def _know(self, schema: Schema) -> None:
         self._schema = schema
-        self._encoders = [(name, field.encode) for name, field in schema.items()]
+        self._encoders = [(name, encoder_of(field)) for name, field in schema.items()]
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Take one row; its values may be reused afterwards.
@@ -162,12 +162,15 @@ class Writer:
             raise
         except BadData as error:
             raise error.at(row=self._rows, field=name) from None
-        with self._all_or_nothing():
+        try:
             shard = self._shard or self._begin()
             shard.write_row(encoded)
             self._rows += 1
             if shard.size_bytes >= self._shard_size or shard.full:
                 self._end()
+        except StorageError:  # what comes later could not be published either
+            self.abort()
+            raise
 
     def _take_key(self, row: Mapping[str, Any], encoded: dict[str, Any]) -> None:
         """Let `__key__` through, which names a sample in a tar and is no column; anything else is too much."""
@@ -213,9 +216,12 @@ class Writer:
             raise error if error.row is None else BadData(error.reason, row=self._rows + int(error.row), field=error.field) from None
         if self._schema is None:
             self._know(check_fields(schema))
-        with self._all_or_nothing():
+        try:
             for batch in batches:
                 self._write_batch(batch, schema)
+        except StorageError:  # what comes later could not be published either
+            self.abort()
+            raise
 
     def _write_batch(self, batch: pa.RecordBatch, schema: Schema) -> None:
         sizes = np.broadcast_to(np.asarray(row_bytes(columns_of(batch, schema)), np.int64), (batch.num_rows,))
@@ -231,15 +237,6 @@ class Writer:
             done = stop
             if shard.size_bytes >= self._shard_size or shard.full:
                 self._end()
-
-    @contextlib.contextmanager
-    def _all_or_nothing(self) -> Any:
-        """Give up everything when the storage does: what comes later could not be published either."""
-        try:
-            yield
-        except StorageError:
-            self.abort()
-            raise
 
     def _begin(self) -> ShardWriter:
         assert self._schema is not None
