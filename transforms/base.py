@@ -7,6 +7,8 @@ slow, obvious reference on one sample. Fast paths live in `chain` and must equal
 An op is a frozen value without arrays, handles or compiled code in it, so that it can be compared, shown and sent to a worker.
 """
 
+# ruff: noqa: ARG002 - every op has the contract's signature, whether it needs the size, the spec and the draws or not
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -17,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BadRequest
+from .geometry import Step
 from .random import Random
+from .resample import carry_out
 
 Layout = Literal["HWC", "CHW"]
 """Where an image's channels stand: last, as decoders and Pillow have them, or first, as torch does."""
@@ -101,8 +105,36 @@ class Op(ABC):
         """
 
     @abstractmethod
-    def apply(self, value: Array, rng: Random) -> Array:
-        """Return the transformed value of one sample: the reference that every fast path must equal bit for bit."""
+    def apply(self, value: Array, given: Given, rng: Random) -> Array:
+        """Return the transformed value of one sample: the reference that every fast path must equal bit for bit.
+
+        Args:
+            value: the value, of which `declare(given)` was accepted.
+            given: what `value` is; it tells where the channels stand.
+            rng: the op's own draws on this sample.
+        """
+
+
+class Geometric(Op):
+    """An op that moves pixels: it turns a size and its draws into steps, which `geometry.View` folds into one pass."""
+
+    @abstractmethod
+    def steps(self, height: int, width: int, rng: Random) -> tuple[Step, ...]:
+        """Return what to do to an image of this size."""
+
+    def apply(self, value: Array, given: Given, rng: Random) -> Array:
+        """Carry the steps out one by one."""
+        for step in self.steps(value.shape[0], value.shape[1], rng):
+            value = carry_out(step, value)
+        return value
+
+
+class PixelOp(Op):
+    """An op that computes new pixels from whole decoded ones; the chain carries out what stands before it first."""
+
+    @abstractmethod
+    def fast(self, value: Array, given: Given, rng: Random) -> Array:
+        """Return what `apply` returns, bit for bit, as a fresh array."""
 
 
 def image_spec(op: Op, given: Given) -> tuple[int | None, int | None, int]:

@@ -51,7 +51,8 @@ def philox(key: np.uint64, sample: np.uint64, op: np.uint64, draw: np.uint64) ->
         left, right = np.uint64(_M0) * c0, np.uint64(_M1) * c2
         c0, c1, c2, c3 = (right >> half) ^ c1 ^ k0, right & mask, (left >> half) ^ c3 ^ k1, left & mask
         k0, k1 = (k0 + np.uint64(_W0)) & mask, (k1 + np.uint64(_W1)) & mask
-    return np.uint64((c0 << half) | c1)
+    word: np.uint64 = (c0 << half) | c1
+    return word
 
 
 class Random:

@@ -1,0 +1,317 @@
+"""A column's ops, checked before anything runs and carried out in as few passes over the pixels as their meaning allows.
+
+`compile_chain` asks every op what it yields for what the one before it yields; the wrong op for a column is refused here, with the column's name.
+A chain on images then runs like this: the header gives the size, all random parameters are drawn from it, geometry is folded into one `View`, the
+JPEG is decoded at the smallest scale that the view needs, and one kernel crops, resizes, flips, normalises and writes the batch slot.
+Colour ops stand between such passes. Anything else runs op by op with numpy.
+
+A chain holds values only (no compiled code, no handles), so it is sent to workers as it is. `Chain.reference` is the slow way, op by op; `run`
+equals it bit for bit. Cost of a sample: one decode, one read of the decoded pixels, one write of the slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadRequest
+from ..fields import Field, Image
+from .arrays import ToLayout
+from .base import Array, Encoded, Geometric, Given, Layout, Op, PixelOp, Ragged, Spec
+from .geometry import Crop, Scale, Step, View
+from .image import Decode
+from .jpeg import Header, decode, read_header
+from .random import Random
+from .resample import IDENTITY, Pass, carry_out, pixel_buffer, resample, resampled, resize_reference
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An op in its chain.
+
+    Attributes:
+        number: its place, which keys its draws; `Decode` has place 0 whether it was written or implied.
+        op: the op.
+        given: what it is handed.
+    """
+
+    number: int
+    op: Op
+    given: Given
+
+
+Item = Step | Stage
+"""What a plan consists of: moves of pixels, and colour ops between them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chain:
+    """The checked ops of one column.
+
+    Attributes:
+        name: the column.
+        ops: the ops, with those that were implied.
+        output: what every sample comes out as, all dimensions known, or `Ragged`.
+        rowwise: whether `run_rows` does a whole batch of fixed rows in one call.
+        decoder: the first op of a chain on encoded images, else None.
+        body: the image ops behind it.
+        tail: the ops behind those.
+        table: what `tail` makes of each byte of each channel, when it is an image's and can be told so; else `tail` runs with numpy.
+    """
+
+    name: str
+    ops: tuple[Op, ...]
+    output: Spec | Ragged
+    rowwise: bool
+    decoder: Decode | None
+    body: tuple[Stage, ...]
+    tail: tuple[Stage, ...]
+    table: Array | None
+
+    def run(self, value: Array, key: int, sample: int, out: Array) -> tuple[int, int]:
+        """Write the transformed sample into `out` and return the nanoseconds spent (decoding, transforming).
+
+        Args:
+            value: the row: encoded bytes (uint8, 1-D), an array of the field's shape, or a run.
+            key: 64 bits folded from seed and epoch.
+            sample: the sample's number in the dataset.
+            out: the slot: shape and dtype of `output`, C-contiguous; for a ragged chain as long as `value`.
+
+        Raises:
+            BadData: the row is damaged or does not fit; the place is the caller's to add.
+        """
+        begin = perf_counter_ns()
+        rng = Random(key, sample)
+        if self.table is None:
+            out[...] = self._finish(value, rng)
+            return 0, perf_counter_ns() - begin
+        work = _Work(self.decoder, value)
+        items = self._plan(*work.view.size, rng)
+        for item in items:
+            if isinstance(item, Stage):
+                assert isinstance(item.op, PixelOp)
+                work.replace(item.op.fast(work.carried_out(), item.given, rng.op(item.number)))
+            else:
+                work.extend(item)
+        work.finish(self.table, out, channels_first=isinstance(self.output, Spec) and self.output.layout == "CHW")
+        return work.decode_ns, perf_counter_ns() - begin - work.decode_ns
+
+    def run_rows(self, values: Array, out: Array) -> None:
+        """Write a batch of transformed rows, `[rows, *shape]`; for chains whose `rowwise` is true.
+
+        Raises:
+            BadRequest: the chain needs each sample on its own.
+        """
+        if not self.rowwise:
+            raise BadRequest(f"column {self.name!r}: {list(self.ops)} need each sample on its own; use run")
+        out[...] = self._finish(values, Random(0, 0))
+
+    def reference(self, value: Array, key: int, sample: int) -> Array:
+        """Return the transformed sample, op by op."""
+        rng = Random(key, sample)
+        rest: Sequence[Item] = self.body
+        if self.decoder is not None:
+            header = _header(self.decoder, value)
+            items = self._plan(*header.upright, rng)
+            factor = _factor(self.decoder, header, items)
+            value = decode(value, header, self.decoder.mode, factor)
+            if factor > 1:
+                view, rest = _until_scaled(header, items)
+                task = Pass.of(view, factor)
+                value = resize_reference(value, task.box, task.limits, view.scale)
+        for item in rest:
+            value = item.op.apply(value, item.given, rng.op(item.number)) if isinstance(item, Stage) else carry_out(item, value)
+        return np.ascontiguousarray(self._finish(value, rng))
+
+    def _plan(self, height: int, width: int, rng: Random) -> list[Item]:
+        """Draw all parameters for an image of this size: pure arithmetic."""
+        items: list[Item] = []
+        for stage in self.body:
+            if not isinstance(stage.op, Geometric):
+                items.append(stage)
+                continue
+            for step in stage.op.steps(height, width, rng.op(stage.number)):
+                items.append(step)
+                if isinstance(step, Scale):
+                    height, width = step.height, step.width
+                elif isinstance(step, Crop):
+                    height, width = step.box[2:]
+        return items
+
+    def _finish(self, value: Array, rng: Random) -> Array:
+        for stage in self.tail:
+            value = stage.op.apply(value, stage.given, rng.op(stage.number))
+        return value
+
+
+def _header(decoder: Decode, value: Array) -> Header:
+    return read_header(value, orientation=decoder.apply_exif_orientation, max_pixels=decoder.max_pixels)
+
+
+def _factor(decoder: Decode, header: Header, items: Sequence[Item]) -> int:
+    """Return the scale at which an image is decoded: what the first pass over it allows."""
+    if not (decoder.scaled and header.turbo):
+        return 1
+    view = View.whole(*header.upright)
+    for item in items:
+        longer = None if isinstance(item, Stage) else view.then(item)
+        if longer is None:
+            break
+        view = longer
+    return view.factor()
+
+
+def _until_scaled(header: Header, items: Sequence[Item]) -> tuple[View, Sequence[Item]]:
+    """Return the view up to the first change of size, and what comes behind it."""
+    view = View.whole(*header.upright)
+    for number, item in enumerate(items):
+        longer = None if isinstance(item, Stage) else view.then(item)
+        if longer is None or longer.scaled:
+            return longer or view, items[number + 1 :]
+        view = longer
+    return view, ()
+
+
+class _Work:
+    """One sample under way: the pixels, once decoded, and the view of them that is still to be carried out."""
+
+    def __init__(self, decoder: Decode | None, value: Array) -> None:
+        begin = perf_counter_ns()
+        self._decoder = decoder
+        self._value = value
+        self._image: Array | None = None if decoder is not None else value
+        self._header = None if decoder is None else _header(decoder, value)
+        self.view = View.whole(*(value.shape[:2] if self._header is None else self._header.upright))
+        self.decode_ns = perf_counter_ns() - begin
+
+    def extend(self, step: Step) -> None:
+        """Fold a step into the view; when it does not fold, carry out the view first."""
+        longer = self.view.then(step)
+        if longer is None:
+            self.replace(self.carried_out())
+            longer = self.view.then(step)
+        assert longer is not None, "a view of a whole image takes any step"
+        self.view = longer
+
+    def replace(self, image: Array) -> None:
+        """Go on from these pixels."""
+        self._image = image
+        self.view = View.whole(*image.shape[:2])
+
+    def carried_out(self) -> Array:
+        """Return the pixels that the view shows."""
+        image, factor = self._pixels()
+        return image if self.view == View.whole(*image.shape[:2]) else resampled(image, Pass.of(self.view, factor))
+
+    def finish(self, table: Array, out: Array, *, channels_first: bool) -> None:
+        """Carry out the view into the slot, through the table."""
+        image, factor = self._pixels()
+        task = Pass.of(self.view, factor)
+        if table.dtype in (np.uint8, np.float32) and out.flags.c_contiguous:
+            resample(image, task, table, out, channels_first=channels_first)
+            return
+        plain = resampled(image, task)
+        for channel in range(plain.shape[2]):
+            place = (channel,) if channels_first else (..., channel)
+            out[place] = table[channel, plain[:, :, channel]]
+
+    def _pixels(self) -> tuple[Array, int]:
+        """Return the pixels and the scale they were decoded at."""
+        if self._image is not None:
+            return self._image, 1
+        assert self._decoder is not None
+        assert self._header is not None
+        begin = perf_counter_ns()
+        factor = self.view.factor() if self._decoder.scaled and self._header.turbo else 1
+        room = (self._header.height // factor + 1) * (self._header.width // factor + 1) * self._decoder.channels
+        image = decode(self._value, self._header, self._decoder.mode, factor, pixel_buffer(room))
+        self.decode_ns += perf_counter_ns() - begin
+        return image, factor
+
+
+def given_of(field: Field) -> Given:
+    """Return what a column hands to the first op."""
+    if isinstance(field, Image):
+        return Encoded(field.encoding)
+    if field.ragged:
+        return Ragged(field.dtype)
+    layout: Layout | None = None
+    if len(field.shape) == 3:
+        layout = "HWC" if field.shape[2] in (1, 3) else "CHW" if field.shape[0] in (1, 3) else None
+    return Spec(field.shape, field.dtype, layout)
+
+
+def compile_chain(name: str, field: Field, ops: Sequence[Op]) -> Chain:
+    """Return the chain of a column's ops, checked.
+
+    An image that is not decoded by the first op is decoded by an implied `Decode()`, and one whose layout is not said ends as `"CHW"`.
+
+    Args:
+        name: the column, for errors.
+        field: what the column holds.
+        ops: in the order of application.
+
+    Raises:
+        BadRequest: an op does not fit what it gets, or rows would come out in different shapes.
+    """
+    given = given_of(field)
+    found: list[Any] = list(ops)
+    for op in found:
+        if not isinstance(op, Op):
+            raise BadRequest(f"column {name!r}: {op!r} is not a transform; a function on whole samples goes to the loader's map= argument")
+    if isinstance(field, Image) and not (found and isinstance(found[0], Decode)):
+        found.insert(0, Decode())
+    if isinstance(field, Image) and not any(isinstance(op, ToLayout) for op in found):
+        found.append(ToLayout("CHW"))
+    stages, output = _declared(name, given, found)
+    if isinstance(output, Spec) and not output.known:
+        last = next((s.op for s in reversed(stages) if not isinstance(s.op, ToLayout)), found[-1])
+        shape = "[" + ", ".join("any" if n is None else str(n) for n in output.shape) + "]"
+        raise BadRequest(
+            f"column {name!r}: {last} yields {shape}: add Resize((height, width)), CenterCrop or RandomResizedCrop so that all rows have one shape"
+        )
+    decoder = found[0] if found and isinstance(found[0], Decode) else None
+    moving = [number for number, stage in enumerate(stages) if isinstance(stage.op, (Geometric, PixelOp))]
+    split = moving[-1] + 1 if moving else int(decoder is not None)
+    body = tuple(stage for stage in stages[int(decoder is not None) : split] if isinstance(stage.op, (Geometric, PixelOp)))
+    tail = tuple(stages[split:])
+    pixels = decoder is not None or bool(body)
+    return Chain(
+        name=name,
+        ops=tuple(found),
+        output=output,
+        rowwise=not pixels and isinstance(output, Spec) and not field.ragged and all(op.rowwise for op in found),
+        decoder=decoder,
+        body=body,
+        tail=tail,
+        table=_table(tail, output) if pixels and isinstance(output, Spec) else None,
+    )
+
+
+def _declared(name: str, given: Given, ops: Sequence[Op]) -> tuple[list[Stage], Spec | Ragged]:
+    """Return the ops with what each is given, and what the last one yields."""
+    stages = []
+    for number, op in enumerate(ops):
+        stages.append(Stage(number, op, given))
+        try:
+            given = op.declare(given)
+        except BadRequest as error:
+            raise BadRequest(f"column {name!r}: {error}") from None
+    if isinstance(given, Encoded):
+        raise BadRequest(f"column {name!r}: there is no transform for {given}")
+    return stages, given
+
+
+def _table(tail: Sequence[Stage], output: Spec) -> Array:
+    """Return what the last ops make of each byte of each channel."""
+    channels = output.fixed_shape[0 if output.layout == "CHW" else 2]
+    if not tail:
+        return np.ascontiguousarray(IDENTITY[:channels])
+    value: Array = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], channels, axis=2)
+    for stage in tail:
+        value = stage.op.apply(value, stage.given, Random(0, 0))
+    return np.ascontiguousarray(value.reshape(channels, 256) if output.layout == "CHW" else value.reshape(256, channels).T)

@@ -1,0 +1,231 @@
+"""One pass from decoded pixels to the batch slot: crop, antialiased bilinear resize, window, flip, lookup table, layout.
+
+The resize is Pillow's: a triangle filter whose support grows with the reduction, weights in 22-bit fixed point, first along rows and then
+along columns, each rounded to a byte. Sums of fixed-point products are exact integers, so vector code and `resample.resize_reference` agree in
+every bit, and both agree with Pillow. Only rows that the vertical pass will look at go through the horizontal one. What follows the resize
+(scaling, normalising, any function of a channel's byte) is a table of 256 entries a channel.
+
+No allocation happens here: the caller lends scratch memory. No bounds are checked either; `Pass` in `resample.py` computes them all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .random import compiled
+from .vectors import LANES, PRECISION, bytes_of_a_column, pixel_of_four_rows, pixel_of_one_row
+
+Bytes = npt.NDArray[np.uint8]
+Longs = npt.NDArray[np.int64]
+Words = npt.NDArray[np.int32]
+
+
+@compiled
+def triangle_weights(
+    low: float, high: float, size: int, first: int, count: int, begin: int, end: int, places: Longs, weights: Words, width: int
+) -> None:
+    """Fill in where outputs `first` to `first + count` read, and with which weights.
+
+    Args:
+        low: where the box begins, in source pixels.
+        high: where it ends.
+        size: how many outputs the whole box has.
+        first: the first output wanted.
+        count: how many are wanted.
+        begin: the first source pixel that may be read.
+        end: the one behind the last.
+        places: filled with pairs (first pixel read, pixels read).
+        weights: filled with `width` weights an output.
+        width: room for weights of one output.
+    """
+    scale = (high - low) / size
+    support = max(scale, 1.0)
+    inverse = 1.0 / support
+    length = end - begin
+    for index in range(count):
+        center = (low - begin) + (first + index + 0.5) * scale
+        start = max(int(center - support + 0.5), 0)
+        stop = min(int(center + support + 0.5), length)
+        total = 0.0
+        for place in range(start, stop):
+            total += max(1.0 - abs((place - center + 0.5) * inverse), 0.0)
+        base = index * width
+        taps = 0
+        for place in range(start, stop):
+            weight = int(0.5 + max(1.0 - abs((place - center + 0.5) * inverse), 0.0) / total * (1 << PRECISION))
+            if weight == 0 and taps == 0 and place + 1 < stop:
+                start += 1
+                continue
+            weights[base + taps] = weight
+            taps += 1
+        while taps > 1 and weights[base + taps - 1] == 0:
+            taps -= 1
+        places[2 * index] = begin + start
+        places[2 * index + 1] = taps
+
+
+@compiled
+def _row_by_bytes(source: Bytes, start: int, target: Bytes, out: int, channels: int, count: int, places: Longs, weights: Words, width: int) -> None:
+    """Resize one row without vector code: for grey images, and for an image's last row, behind which there may be no byte to read."""
+    for index in range(count):
+        first = start + places[2 * index] * channels
+        for channel in range(channels):
+            total = np.int32(1 << (PRECISION - 1))
+            for tap in range(places[2 * index + 1]):
+                total += np.int32(source[first + tap * channels + channel]) * weights[index * width + tap]
+            target[out + index * channels + channel] = total >> PRECISION
+
+
+@compiled
+def horizontal(
+    source: Bytes,
+    stride: int,
+    channels: int,
+    rows: tuple[int, int],
+    last: int,
+    target: Bytes,
+    pitch: int,
+    count: int,
+    places: Longs,
+    weights: Words,
+    width: int,
+) -> None:
+    """Resize the rows from `rows[0]` to `rows[1]` of `source` along x into `target`, `pitch` bytes a row.
+
+    Args:
+        source: the image, flat.
+        stride: bytes of one of its rows.
+        channels: bytes of one of its pixels.
+        rows: first row and the one behind the last.
+        last: the image's last row, whose end may be the end of its memory.
+        target: where rows go, with slack behind each.
+        pitch: bytes between rows of `target`.
+        count: outputs in a row.
+        places: from `triangle_weights`.
+        weights: from `triangle_weights`.
+        width: room for weights of one output.
+    """
+    begin, end = rows
+    row = begin
+    if channels == 3:
+        safe = min(end, last)
+        read, write, table = source.ctypes.data, target.ctypes.data, weights.ctypes.data
+        while row + 4 <= safe:
+            for index in range(count):
+                pixel_of_four_rows(
+                    write + (row - begin) * pitch + index * 3,
+                    pitch,
+                    read + row * stride + places[2 * index] * 3,
+                    stride,
+                    table + index * width * 4,
+                    places[2 * index + 1],
+                )
+            row += 4
+        while row < safe:
+            for index in range(count):
+                pixel_of_one_row(
+                    write + (row - begin) * pitch + index * 3,
+                    pitch,
+                    read + row * stride + places[2 * index] * 3,
+                    stride,
+                    table + index * width * 4,
+                    places[2 * index + 1],
+                )
+            row += 1
+    while row < end:
+        _row_by_bytes(source, row * stride, target, (row - begin) * pitch, channels, count, places, weights, width)
+        row += 1
+
+
+@compiled
+def vertical(source: Bytes, offset: int, pitch: int, target: Bytes, at: int, length: int, weights: Words, first: int, taps: int) -> None:
+    """Write `length` bytes of `target` from `at` on: the weighted sums of `taps` rows of `source` that begin at `offset`; overruns by `SLACK`."""
+    read, write, table = source.ctypes.data + offset, target.ctypes.data + at, weights.ctypes.data + first * 4
+    for place in range(0, length, LANES):
+        bytes_of_a_column(write + place, read + place, pitch, table, taps)
+
+
+@compiled
+def _emit(line: Bytes, width: int, channels: int, flipped: bool, table: Any, out: Any, base: int, step: int, plane: int) -> None:
+    """Write one finished row through the table."""
+    for channel in range(channels):
+        at = base + channel * plane
+        if flipped:
+            for x in range(width):
+                out[at + x * step] = table[channel, line[(width - 1 - x) * channels + channel]]
+        else:
+            for x in range(width):
+                out[at + x * step] = table[channel, line[x * channels + channel]]
+
+
+@compiled
+def _fill(line: Bytes, begin: int, end: int, channels: int, fill: Bytes) -> None:
+    for x in range(begin, end):
+        for channel in range(channels):
+            line[x * channels + channel] = fill[channel]
+
+
+@compiled
+def fused(
+    source: Bytes,
+    shape: tuple[int, int, int],
+    limits: tuple[int, int, int, int],
+    box: tuple[float, float, float, float],
+    scale: tuple[int, int],
+    window: tuple[int, int, int, int],
+    flipped: bool,
+    fill: Bytes,
+    table: Any,
+    out: Any,
+    strides: tuple[int, int, int],
+    room: tuple[int, int, int],
+    scratch: Bytes,
+    places: Longs,
+    weights: Words,
+) -> None:
+    """Write the whole result.
+
+    Args:
+        source: the image's bytes, flat.
+        shape: its height, width, channels.
+        limits: top, bottom, left, right of the part that may be read.
+        box: the same of the part that is resized, in fractions of pixels.
+        scale: height and width that the box is resized to.
+        window: top, left, height, width of what is kept of that; parts outside are filled.
+        flipped: mirror the result.
+        fill: a byte a channel.
+        table: `[channels, 256]` of the dtype of `out`.
+        out: the slot, flat.
+        strides: elements of `out` between rows, columns and channels.
+        room: weights of one output along y, the same along x, bytes between scratch rows.
+        scratch: one line, then the rows of the horizontal pass.
+        places: two numbers for each output row and column.
+        weights: weights of the rows, then of the columns.
+    """
+    _, width, channels = shape
+    top, left, height, across = window
+    tall, wide, pitch = room
+    y0, y1 = max(-top, 0), max(min(scale[0] - top, height), 0)
+    x0, x1 = max(-left, 0), max(min(scale[1] - left, across), 0)
+    rows, columns = y1 - y0, x1 - x0
+    down, along = weights[: max(rows, 0) * tall], weights[max(rows, 0) * tall :]
+    over = places[2 * max(rows, 0) :]
+    buffer = scratch[pitch:]
+    if rows > 0 and columns > 0:
+        triangle_weights(box[0], box[1], scale[0], top + y0, rows, limits[0], limits[1], places, down, tall)
+        triangle_weights(box[2], box[3], scale[1], left + x0, columns, limits[2], limits[3], over, along, wide)
+        needed = (places[0], places[2 * rows - 2] + places[2 * rows - 1])
+        horizontal(source, width * channels, channels, needed, shape[0] - 1, buffer, pitch, columns, over, along, wide)
+    for row in range(height):
+        if y0 <= row < y1 and columns > 0:
+            place = 2 * (row - y0)
+            offset = (places[place] - places[0]) * pitch
+            vertical(buffer, offset, pitch, scratch, x0 * channels, columns * channels, down, (row - y0) * tall, places[place + 1])
+            _fill(scratch, 0, x0, channels, fill)
+            _fill(scratch, x1, across, channels, fill)
+        else:
+            _fill(scratch, 0, across, channels, fill)
+        _emit(scratch, across, channels, flipped, table, out, row * strides[0], strides[1], strides[2])

@@ -1,0 +1,108 @@
+"""The two inner loops of a resize as explicit vector code, for use inside numba kernels.
+
+numba's loops are vectorised along the innermost dimension only, and a pixel has three bytes: written in Python, the horizontal pass runs at
+one multiplication a cycle. These intrinsics emit LLVM's portable vector instructions (SSE, AVX2, NEON alike), with unaligned loads of four bytes
+a pixel, of which the fourth is a neighbour's and is overwritten by the next store. So both need slack: `SLACK` bytes that exist behind the last
+pixel read and behind the last byte written. Sums are exact integers, so no order of summation can change a result.
+
+Addresses are plain integers: an intrinsic that took arrays would unpack them in every call.
+"""
+
+# ruff: noqa: ARG001 - numba reads an intrinsic's parameters from its signature; types are checked, not used
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+PRECISION = 22
+"""Fraction bits of a weight, as in Pillow: 8 bits of pixel and 22 of weight fit a signed 32-bit sum."""
+
+LANES = 32
+"""Bytes that one step of the vertical pass computes."""
+
+SLACK = 64
+"""Bytes that must exist behind the data read and written."""
+
+_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+def _at(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _variable(builder: Any, value: Any) -> Any:
+    return cgutils.alloca_once_value(builder, value)  # type: ignore[no-untyped-call]
+
+
+def _splat(builder: Any, value: Any, lanes: int) -> Any:
+    kind = ir.VectorType(_I32, lanes)
+    single = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
+
+
+def _weighted_sums(builder: Any, sources: Sequence[Any], step: Any, weights: Any, taps: Any, lanes: int) -> list[Any]:
+    """Emit the loop over taps for several sources at once; return each one's rounded sums as bytes."""
+    wide, narrow = ir.VectorType(_I32, lanes), ir.VectorType(_I8, lanes)
+    half = ir.Constant(wide, [1 << (PRECISION - 1)] * lanes)
+    sums = [_variable(builder, half) for _ in sources]
+    with cgutils.for_range(builder, taps) as loop:
+        weight = builder.load(_at(builder, builder.add(weights, builder.mul(loop.index, ir.Constant(_I64, 4))), _I32), align=4)
+        factor = _splat(builder, weight, lanes)
+        offset = builder.mul(loop.index, step)
+        for source, total in zip(sources, sums, strict=True):
+            pixels = builder.load(_at(builder, builder.add(source, offset), narrow), align=1)
+            builder.store(builder.add(builder.load(total), builder.mul(builder.zext(pixels, wide), factor)), total)
+    shift = ir.Constant(wide, [PRECISION] * lanes)
+    return [builder.trunc(builder.lshr(builder.load(total), shift), narrow) for total in sums]
+
+
+def _horizontal(rows: int) -> Callable[..., Any]:
+    def emit(context: Any, builder: Any, _signature: Any, args: Sequence[Any]) -> Any:
+        out, out_stride, source, stride, weights, taps = args
+        index = [ir.Constant(_I64, row) for row in range(rows)]
+        sources = [builder.add(source, builder.mul(stride, row)) for row in index]
+        for row, pixel in zip(index, _weighted_sums(builder, sources, ir.Constant(_I64, 3), weights, taps, 4), strict=True):
+            target = builder.add(out, builder.mul(out_stride, row))
+            builder.store(pixel, _at(builder, target, ir.VectorType(_I8, 4)), align=1)
+        return context.get_dummy_value()
+
+    return emit
+
+
+_intrinsic: Any = intrinsic  # its types describe the emitter, not the call
+_SIX = (types.int64,) * 6
+
+
+def _column(context: Any, builder: Any, _signature: Any, args: Sequence[Any]) -> Any:
+    target, first, stride, weights, taps = args
+    (result,) = _weighted_sums(builder, [first], stride, weights, taps, LANES)
+    builder.store(result, _at(builder, target, ir.VectorType(_I8, LANES)), align=1)
+    return context.get_dummy_value()
+
+
+def _four_rows(_typing: Any, out: Any, out_stride: Any, source: Any, stride: Any, weights: Any, taps: Any) -> Any:
+    return types.void(*_SIX), _horizontal(4)
+
+
+def _one_row(_typing: Any, out: Any, out_stride: Any, source: Any, stride: Any, weights: Any, taps: Any) -> Any:
+    return types.void(*_SIX), _horizontal(1)
+
+
+def _one_column(_typing: Any, out: Any, source: Any, stride: Any, weights: Any, taps: Any) -> Any:
+    return types.void(*_SIX[:5]), _column
+
+
+pixel_of_four_rows: Callable[[int, int, int, int, int, int], None] = _intrinsic(_four_rows)
+"""Write one RGB pixel in each of four rows, `out_stride` apart: the weighted sum of `taps` pixels side by side in rows `stride` apart."""
+
+pixel_of_one_row: Callable[[int, int, int, int, int, int], None] = _intrinsic(_one_row)
+"""Write one RGB pixel in one row."""
+
+bytes_of_a_column: Callable[[int, int, int, int, int], None] = _intrinsic(_one_column)
+"""Write `LANES` bytes: the weighted sums of `taps` rows that lie `stride` bytes apart."""
