@@ -22,20 +22,21 @@ _PAPER = (24, 24, 24)
 
 def opened(value: Any) -> Image.Image:
     """Return encoded bytes, or an array [H, W] or [H, W, 3] of uint8, as an RGB image that fits a tile."""
-    if isinstance(value, bytes):
-        image = Image.open(io.BytesIO(value))
-        image.draft("RGB", (TILE_PX, TILE_PX))
-        image = ImageOps.exif_transpose(image)
-    else:
-        image = Image.fromarray(np.asarray(value))
+    image = _decoded(value) if isinstance(value, bytes) else Image.fromarray(np.asarray(value))
     image = image.convert("RGB")
     image.thumbnail((TILE_PX, TILE_PX))
     return image
 
 
+def _decoded(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.draft("RGB", (TILE_PX, TILE_PX))
+    return ImageOps.exif_transpose(image)
+
+
 def contact_sheet(tiles: Iterable[tuple[str, Any]], count: int) -> Image.Image:
     """Return a sheet of `count` tiles, each a caption and an encoded image or an array."""
-    across = max(1, math.ceil(math.sqrt(count * 1.5)))
+    across = max(1, round(math.sqrt(count * 1.5)))
     down = max(1, math.ceil(count / across))
     sheet = Image.new("RGB", (across * TILE_PX, down * (TILE_PX + CAPTION_PX)), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)

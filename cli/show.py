@@ -45,12 +45,12 @@ def _save_sheet(dataset: Dataset, rows: list[int], png: Path) -> None:
     if not pictures:
         held = ", ".join(f"{name} ({field.kind})" for name, field in dataset.fields.items())
         raise BadRequest(f"--png {str(png)!r}: no column holds images; the columns are {held}")
-    labels = [name for name in dataset.fields if _class_names(dataset, name) is not None]
+    labels = {name: names for name in dataset.fields if (names := _class_names(dataset, name)) is not None}
 
     def tile(number: int) -> tuple[str, Any]:
         row = dataset[number]
-        told = [line(dataset.fields[name], row[name], _class_names(dataset, name)) for name in labels]
-        return " ".join([f"row {number}", *told]), row[pictures[0]]
+        told = [line(dataset.fields[name], row[name], names) for name, names in labels.items()]
+        return f"row {number}: {', '.join(told)}" if told else f"row {number}", row[pictures[0]]
 
     sheet = contact_sheet(map(tile, rows), len(rows))
     try:
