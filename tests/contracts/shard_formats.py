@@ -97,7 +97,7 @@ def write_shard(path: Path, kind: str, schema: Schema, rows: Rows, **options: An
     writer = open_shard_writer(path, schema, kind, **options)
     for row in rows:
         writer.write_row(encoded(row, schema))
-    return shard_of(path, format, writer.close())
+    return shard_of(path, kind, writer.close())
 
 
 def check_reader(root: Path, shard: Shard, schema: Schema, rows: Rows) -> None:
