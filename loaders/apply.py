@@ -1,0 +1,112 @@
+"""Carries out the transforms of a batch: chains column by column, and the user's function on top.
+
+A chain that works on whole batches is one call; the others go sample by sample, each straight into its row of the slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..fields import Field
+from ..metrics import WorkTimes
+from ..transforms.base import Ragged
+from ..transforms.chain import Chain
+from .lookup import Place
+from .ring import Stage
+from .work import Sink, Work
+
+
+def transformed(chain: Chain, places: Sequence[Place], key: int, sink: Sink) -> WorkTimes:
+    """Run a column's chain on every row, into the sink.
+
+    Raises:
+        BadData: a row is damaged; names shard, row and column.
+    """
+    sink.stage(Stage.DECODE if chain.decoder is not None else Stage.TRANSFORM)
+    if not isinstance(chain.output, Ragged):
+        return _each(chain, places, key, list(sink.fixed(chain.name)))
+    began = perf_counter_ns()
+    lengths = np.fromiter((place.value(chain.name).size for place in places), np.int64, len(places))
+    ends = np.cumsum(lengths)
+    values = sink.ragged(chain.name, lengths)
+    read_ns = perf_counter_ns() - began
+    runs = [values[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
+    return WorkTimes(read_ns=read_ns).merge(_each(chain, places, key, runs))
+
+
+def _each(chain: Chain, places: Sequence[Place], key: int, outs: Sequence[npt.NDArray[Any]]) -> WorkTimes:
+    began = perf_counter_ns()
+    decode_ns = transform_ns = 0
+    for place, out in zip(places, outs, strict=True):
+        with place.blame(chain.name):
+            decoding, transforming = chain.run(place.columns[chain.name].row(place.index), key, place.sample, out)
+        decode_ns += decoding
+        transform_ns += transforming
+    return WorkTimes(read_ns=perf_counter_ns() - began - decode_ns - transform_ns, decode_ns=decode_ns, transform_ns=transform_ns)
+
+
+def sample_of(place: Place, fields: Mapping[str, Field], chains: Mapping[str, Chain], key: int) -> tuple[dict[str, Any], WorkTimes]:
+    """Return a row as the user's function gets it: transformed columns as arrays, the others as `Dataset` gives them.
+
+    Raises:
+        BadData: the row is damaged; names shard, row and column.
+    """
+    sample: dict[str, Any] = {}
+    times = WorkTimes()
+    for name, field in fields.items():
+        value = place.value(name)
+        chain = chains.get(name)
+        with place.blame(name):
+            if chain is None:
+                sample[name] = field.decode(value)
+                continue
+            shape = (value.size,) if isinstance(chain.output, Ragged) else chain.output.fixed_shape
+            out = sample[name] = np.empty(shape, chain.output.dtype)
+            decode_ns, transform_ns = chain.run(value, key, place.sample, out)
+        times = times.merge(WorkTimes(decode_ns=decode_ns, transform_ns=transform_ns))
+    return sample, times
+
+
+def mapped(work: Work, places: Sequence[Place], key: int, sink: Sink) -> WorkTimes:
+    """Run the user's function on every row, or once on all of them, into the sink.
+
+    Raises:
+        BadData: a row is damaged, or the result has another shape than the first one had.
+        WorkerFailed: the function raised; its error is the cause.
+    """
+    assert work.mapping is not None
+    began = perf_counter_ns()
+    outs = {name: sink.fixed(name) for name in work.mapping.outputs}
+    sink.stage(Stage.DECODE)
+    times = WorkTimes()
+    samples = []
+    for index, place in enumerate(places):
+        sample, took = sample_of(place, work.dataset.fields, work.chains, key)
+        times = times.merge(took)
+        if work.mapping.map.batched:
+            samples.append(sample)
+            continue
+        sink.stage(Stage.MAP)
+        with place.blame_map():
+            for name, value in work.mapping.run(sample, key, place.sample).items():
+                outs[name][index] = value
+    if work.mapping.map.batched and places:
+        sink.stage(Stage.MAP)
+        columns = {name: _stacked([sample[name] for sample in samples]) for name in samples[0]}
+        with places[0].blame_map():
+            for name, value in work.mapping.run_batch(columns, key, [place.sample for place in places]).items():
+                outs[name][...] = value
+    rest_ns = perf_counter_ns() - began - times.decode_ns - times.transform_ns
+    return times.merge(WorkTimes(transform_ns=rest_ns))
+
+
+def _stacked(values: list[Any]) -> Any:
+    """Return numbers and arrays of one shape as an array `[B, ...]`, anything else as a list."""
+    if isinstance(values[0], (str, bytes, dict, list)) or len({np.shape(value) for value in values}) > 1:
+        return values
+    return np.stack([np.asarray(value) for value in values])

@@ -1,0 +1,154 @@
+"""One loader's engine: inline or pooled, one epoch after another, with what it did counted. Knows no torch.
+
+With workers it owns their pool: kept between epochs when they are persistent, closed at an epoch's end (however it ends) when they are not.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import cloudpickle
+
+from ..errors import BadRequest
+from ..metrics import WorkTimes
+from .batch import Batch, budgets
+from .fill import Filler
+from .inline import fill_batch
+from .plan import Plan
+from .pool import Pool
+from .pooled import PooledEpochs, Shape
+from .work import Work
+
+_SMALLEST_CHUNK = 8
+"""Rows; below this a message costs more than it spreads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the work is spread.
+
+    Attributes:
+        num_workers: worker processes; 0 works inline.
+        prefetch_factor: batches in work or ready ahead of the consumer, per worker.
+        persistent: whether workers outlive an epoch.
+        timeout_s: seconds to wait for a batch; 0 waits as long as workers make progress, and 10 minutes without any.
+        init: called in each worker with its number before it works, or None.
+    """
+
+    num_workers: int
+    prefetch_factor: int
+    persistent: bool
+    timeout_s: float
+    init: Callable[[int], object] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivered:
+    """A batch, and what it took.
+
+    Attributes:
+        batch: the arrays.
+        rows: rows, padding included.
+        times: where the work's time went.
+        copied: whether it was copied out of the ring.
+        replaced_workers: workers of this run that were replaced so far.
+    """
+
+    batch: Batch
+    rows: int
+    times: WorkTimes
+    copied: bool = False
+    replaced_workers: int = 0
+
+
+class Engine:
+    """Turns a plan into batches."""
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        """Note the work; no process is started."""
+        self._work = work
+        self._settings = settings
+        self._filler: Filler | None = None
+        self._kept: tuple[Pool, PooledEpochs] | None = None
+
+    def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
+        """Yield this rank's batches of `epoch` from position `start`.
+
+        Raises:
+            PenstockError: in place of the batch it belongs to.
+        """
+        steps = plan.steps(start)
+        if steps == 0:
+            return
+        if self._settings.num_workers:
+            yield from self._pooled(plan, epoch, start)
+            return
+        if self._filler is None:
+            self._filler = Filler(self._work)
+        outputs = dict(self._work.outputs)
+        for step in range(steps):
+            span = plan.span(step, start)
+            batch, times = fill_batch(self._filler, outputs, epoch, span)
+            yield Delivered(batch=batch, rows=span.size, times=times)
+
+    def _pooled(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
+        pool, epochs = self._kept or self._start(plan)
+        if self._settings.persistent:
+            self._kept = (pool, epochs)
+        replaced = pool.replaced
+        try:
+            for made in epochs.epoch(plan, epoch, start):
+                yield Delivered(batch=made.batch, rows=made.rows, times=made.times, copied=made.copied, replaced_workers=pool.replaced - replaced)
+        except BaseException as error:
+            if not isinstance(error, GeneratorExit):
+                self.close()
+            raise
+        finally:
+            if self._kept is None or self._kept[0] is not pool:
+                pool.close()
+                epochs.close()
+
+    def _start(self, plan: Plan) -> tuple[Pool, PooledEpochs]:
+        work, settings = self._work, self._settings
+        try:
+            pickled = cloudpickle.dumps((settings.init, work))
+        except Exception as error:
+            raise BadRequest(
+                f"the transforms, map or worker_init_fn cannot be sent to workers: {error}; use num_workers=0 or a function without such parts"
+            ) from error
+        pool = Pool(pickled, workers=settings.num_workers, timeout_s=settings.timeout_s)
+        try:
+            epochs = PooledEpochs(pool, self._shape(plan))
+        except BaseException:
+            pool.close()
+            raise
+        weakref.finalize(epochs, _close_in, os.getpid(), pool)
+        return pool, epochs
+
+    def _shape(self, plan: Plan) -> Shape:
+        work, settings = self._work, self._settings
+        mean_row_bytes = work.dataset.manifest.bytes / max(plan.rows, 1)
+        return Shape(
+            outputs=dict(work.outputs),
+            rows=plan.batch_size,
+            budgets=budgets([name for name, output in work.outputs.items() if output.ragged], mean_row_bytes),
+            window=max(settings.prefetch_factor * settings.num_workers, 2),
+            parts=settings.num_workers if work.splits else 1,
+            smallest=_SMALLEST_CHUNK,
+        )
+
+    def close(self) -> None:
+        """End persistent workers, if there are any; the next epoch starts new ones."""
+        if self._kept is not None:
+            (pool, epochs), self._kept = self._kept, None
+            pool.close()
+            epochs.close()
+
+
+def _close_in(pid: int, pool: Pool) -> None:
+    """Close the pool when its epochs are gone, but not in a process forked from the one that owns the workers."""
+    if os.getpid() == pid:
+        pool.close()

@@ -1,0 +1,311 @@
+"""The public face: a torch DataLoader whose engine is ours.
+
+It keeps torch's arguments and attributes, makes the plan, compiles the transforms, counts what the consumer received, and wraps finished
+arrays in tensors without a copy. The only file of this room, beside the sampler it shows to torch, that imports torch. `iter()` is lazy:
+an epoch is entered, and processes start, with the first `next()`.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+import torch.utils.data
+
+from ..errors import BadRequest
+from ..metrics import LoaderStats
+from ..shards.dataset import Dataset
+from ..transforms.base import Op
+from ..transforms.map import Map
+from . import state as states
+from .batch import Batch, Ragged
+from .compile import compile_work
+from .engine import Delivered, Engine, Settings
+from .plan import Plan, Tail, default_tail
+from .sampler import EpochSampler
+from .state import Fingerprint, Progress
+from .topology import Topology, detect
+
+
+class DataLoader(torch.utils.data.DataLoader[Any]):
+    """Batches of a `penstock.Dataset` for training: a dict of tensors (or arrays) per batch, exact at every resume.
+
+    Arguments that torch's DataLoader has mean what they mean there. The order of samples is a function of the dataset's version, `seed`,
+    the epoch and `shuffle`; ranks, workers, batch size and timing do not enter.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int = 1,
+        shuffle: bool | None = None,
+        sampler: None = None,
+        batch_sampler: None = None,
+        num_workers: int = 0,
+        collate_fn: None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], object] | None = None,
+        multiprocessing_context: None = None,
+        generator: torch.Generator | None = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        in_order: bool = True,
+        transforms: Mapping[str, Sequence[Op]] | None = None,
+        map: Map | Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,  # noqa: A002  (the name the field uses: tf.data, Grain, HF)
+        seed: int | None = None,
+        tail: Tail | None = None,
+        topology: Topology | tuple[int, int] | None = None,
+        output: Literal["torch", "numpy"] = "torch",
+    ) -> None:
+        """Decide the plan and compile the transforms; nothing is read but the manifest (and the first row, when there is a `map`).
+
+        Args:
+            dataset: what to read.
+            batch_size: rows of a batch on this rank.
+            shuffle: whether each epoch is a new global permutation.
+            sampler: must be None: the plan is the sampler, see `topology`.
+            batch_sampler: must be None, likewise.
+            num_workers: worker processes; 0 works in this one.
+            collate_fn: must be None: batches are built in place; `map=Map(fn, batched=True)` changes them.
+            pin_memory: whether to copy batches into pinned memory where there is a CUDA device.
+            drop_last: whether a short last batch is dropped.
+            timeout: seconds to wait for a batch; 0 waits while workers make progress.
+            worker_init_fn: called with the worker's number in each worker.
+            multiprocessing_context: must be None: workers are always fresh processes.
+            generator: its initial seed is used when `seed` is not given.
+            prefetch_factor: batches ahead of the consumer, per worker; 2 by default.
+            persistent_workers: whether workers outlive an epoch.
+            in_order: False allows batches out of order; they come in order all the same, which both values permit.
+            transforms: ops by column; see `penstock.transforms`.
+            map: a function on a sample (a dict of arrays) that returns a dict of fixed-shape arrays, or a `Map`.
+            seed: of shuffling and augmentation; 0 by default.
+            tail: `"drop"`, `"pad"` (adds a boolean column `valid`) or `"ragged"`; by default as torch: drop when `drop_last`, ragged on one
+                process, pad on several.
+            topology: `(rank, world_size)`; by default what torch.distributed or torchrun says.
+            output: `"torch"` tensors or `"numpy"` arrays, both in the memory they were written to.
+
+        Raises:
+            BadRequest: an argument cannot work, or the transforms do not fit the columns.
+            ValueError: torch refuses an argument.
+        """
+        refused = {"sampler": sampler, "batch_sampler": batch_sampler, "collate_fn": collate_fn, "multiprocessing_context": multiprocessing_context}
+        _check(dataset, batch_size, output, refused)
+        place = detect(topology)
+        self.tail: Tail = tail or default_tail(drop_last=drop_last, world_size=place.world_size)
+        self.seed = _seed_of(seed, generator)
+        self.shuffle = bool(shuffle)
+        self.transforms = dict(transforms or {})
+        self.map = map
+        self.topology = place
+        self.output = output
+        self.plan = Plan(rows=len(dataset), batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail)
+        self._work = compile_work(dataset, self.transforms, map, seed=self.seed, shuffle=self.shuffle, tail=self.tail)
+        self._progress = Progress()
+        self._resuming = False
+        self._next_epoch: int | None = None
+        self._run = 0
+        self._stats = LoaderStats()
+        as_torch = cast("torch.utils.data.Dataset[Any]", dataset)  # map-style by its methods, which is what torch asks for
+        super().__init__(
+            as_torch,
+            batch_size,
+            sampler=EpochSampler(as_torch, self.plan, seed=self.seed, shuffle=self.shuffle, on_epoch=self.set_epoch),
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            drop_last=self.tail == "drop",
+            timeout=timeout,
+            worker_init_fn=cast("Callable[[int], None] | None", worker_init_fn),
+            generator=generator,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+        )
+        self.in_order = in_order
+        self._engine = Engine(
+            self._work,
+            Settings(
+                num_workers=num_workers,
+                prefetch_factor=self.prefetch_factor or 2,
+                persistent=persistent_workers,
+                timeout_s=timeout,
+                init=worker_init_fn,
+            ),
+        )
+
+    def __len__(self) -> int:
+        """Return how many batches a whole epoch has on this rank."""
+        return self.plan.steps()
+
+    def __iter__(self) -> BatchIterator:  # type: ignore[override]  # torch's iterator class belongs to torch's engine
+        """Return an iterator over the next epoch, or over the rest of the one a loaded state stands in."""
+        return BatchIterator(self._batches(), len(self))
+
+    def __repr__(self) -> str:
+        """Return what is delivered, to whom, in how many steps."""
+        place = self.topology
+        return (
+            f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, tail={self.tail!r}, "
+            f"num_workers={self.num_workers}, rank {place.rank} of {place.world_size} ({place.source}), {len(self)} steps)"
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make `epoch` the one that the next iteration enters; a loaded state that stands in that epoch keeps its place.
+
+        Raises:
+            BadRequest: it is negative.
+        """
+        if epoch < 0:
+            raise BadRequest(f"epoch {epoch}: epochs count from 0")
+        if self._resuming and epoch == self._progress.epoch:
+            return
+        self._resuming = False
+        self._next_epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where training stands: a few hundred bytes that JSON can hold. Counts what was delivered, never what was prefetched."""
+        waiting = self._next_epoch is not None and not self._progress.under_way
+        progress = Progress(epoch=self._next_epoch or 0) if waiting else self._progress
+        return states.save(self._fingerprint(), progress)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where a state was saved, on any number of ranks and workers and with any batch size.
+
+        Raises:
+            BadRequest: the state belongs to another dataset version, seed or order; the differences are named.
+        """
+        self._progress = states.load(state_dict, self._fingerprint())
+        self._resuming = True
+        self._next_epoch = None
+        self._run += 1
+
+    def stats(self) -> LoaderStats:
+        """Return what the present epoch, or the last one, delivered, and where its time went."""
+        return self._stats
+
+    def close(self) -> None:
+        """End persistent workers now rather than when the loader is collected."""
+        self._engine.close()
+
+    def _fingerprint(self) -> Fingerprint:
+        dataset = self._work.dataset
+        return Fingerprint(dataset_version=dataset.version, dataset_digest=dataset.digest, rows=self.plan.rows, seed=self.seed, shuffle=self.shuffle)
+
+    def _enter(self) -> tuple[int, int]:
+        """Return the epoch to iterate and the position to begin at."""
+        before = self._progress
+        if self._resuming:
+            epoch, start = before.epoch, before.samples
+        elif self._next_epoch is not None:
+            epoch, start = self._next_epoch, 0
+        else:
+            epoch, start = before.epoch + before.under_way, 0
+        self._resuming = False
+        self._next_epoch = None
+        self._progress = Progress(epoch=epoch, samples=start, under_way=True)
+        return epoch, start
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        epoch, start = self._enter()
+        self._run += 1
+        mine = self._run
+        self._stats = LoaderStats()
+        source = self._engine.epoch(self.plan, epoch, start)
+        began = asked = time.perf_counter()
+        try:
+            for step, made in enumerate(source):
+                now = time.perf_counter()
+                if self._run == mine:
+                    self._progress = Progress(epoch=epoch, samples=self.plan.consumed(step, start), under_way=True)
+                    self._count(made, wait_s=now - asked, elapsed_s=now - began)
+                batch = self._wrapped(made.batch)
+                del made
+                yield batch
+                del batch
+                asked = time.perf_counter()
+        finally:
+            source.close()
+        if self._run == mine:
+            self._progress = Progress(epoch=epoch + 1)
+
+    def _count(self, made: Delivered, *, wait_s: float, elapsed_s: float) -> None:
+        before, times = self._stats, made.times
+        self._stats = LoaderStats(
+            samples=before.samples + made.rows,
+            batches=before.batches + 1,
+            elapsed_s=elapsed_s,
+            wait_s=before.wait_s + wait_s,
+            read_s=before.read_s + times.read_ns / 1e9,
+            decode_s=before.decode_s + times.decode_ns / 1e9,
+            transform_s=before.transform_s + times.transform_ns / 1e9,
+            copied_batches=before.copied_batches + made.copied,
+            replaced_workers=made.replaced_workers,
+        )
+
+    def _wrapped(self, batch: Batch) -> Batch:
+        if self.output == "numpy":
+            return batch
+        pin = self.pin_memory and torch.cuda.is_available()
+        if self.pin_memory and not pin:
+            warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be used.", stacklevel=4)
+        return {
+            name: Ragged(*(_tensor(part, pin) for part in value)) if isinstance(value, Ragged) else _tensor(value, pin)
+            for name, value in batch.items()
+        }
+
+
+class BatchIterator(Iterator[Batch]):
+    """The batches of one epoch. Nothing happens before the first `next()`; dropping it, or `close()`, ends the epoch's work."""
+
+    def __init__(self, batches: Generator[Batch, None, None], steps: int) -> None:
+        """Wrap the generator of an epoch."""
+        self._batches = batches
+        self._steps = steps
+
+    def __next__(self) -> Batch:
+        """Return the next batch."""
+        return next(self._batches)
+
+    def __len__(self) -> int:
+        """Return how many batches a whole epoch has."""
+        return self._steps
+
+    def close(self) -> None:
+        """End the epoch here and clean up."""
+        self._batches.close()
+
+
+def _tensor(array: Any, pin: bool) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if pin else tensor
+
+
+def _seed_of(seed: int | None, generator: torch.Generator | None) -> int:
+    if seed is not None:
+        return int(seed)
+    return 0 if generator is None else int(generator.initial_seed())
+
+
+def _check(dataset: object, batch_size: object, output: str, refused: Mapping[str, object]) -> None:
+    """Refuse what the engine cannot do, with the remedy."""
+    remedies = {
+        "sampler": "use shuffle=, seed= and topology=",
+        "batch_sampler": "use batch_size= and tail=",
+        "collate_fn": "batches are built in place; use map=Map(fn, batched=True)",
+        "multiprocessing_context": "workers are always fresh processes; leave it out",
+    }
+    if not isinstance(dataset, Dataset):
+        raise BadRequest(
+            f"dataset is a {type(dataset).__name__}: penstock.DataLoader reads a penstock.Dataset; torch.utils.data.DataLoader reads others"
+        )
+    if type(batch_size) is not int or batch_size < 1:
+        raise BadRequest(f"batch_size={batch_size!r}: a batch has one row or more")
+    if output not in ("torch", "numpy"):
+        raise BadRequest(f"output={output!r} is not 'torch' or 'numpy'")
+    for name, value in refused.items():
+        if value is not None:
+            raise BadRequest(f"{name}={value!r} cannot be used with a penstock.Dataset: {remedies[name]}")

@@ -1,0 +1,254 @@
+"""The worker processes of one loader: started fresh, told tasks, watched, replaced when they die, and gone when the pool is closed.
+
+A task is owned by one worker from the moment it is sent. When that worker dies its unanswered tasks go, once the process is reaped and can
+write no more, to its replacement; since a task always writes the same bytes, the stream does not change. Nothing is shared between workers
+but the ring. Every wait ends: by an answer, a death, or a deadline that says what each worker was doing.
+
+Refused: one queue that all workers read from, because after a kill nobody can say which task was in the dead hands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from ..errors import StorageError, WorkerFailed
+from .faults import rebuild
+from .protocol import Answer, Kind, Task, pack_task, unpack_answer
+from .ring import MAX_WORKERS, Ring, Stage
+from .worker import MESSAGE_BYTES
+
+_MOST_DEATHS = 3
+"""Workers that may die one after the other without a task being finished in between."""
+
+_STALL_S = 600.0
+"""Seconds without any answer after which workers are taken for stuck when the loader has no timeout of its own."""
+
+_CLOSE_S = 2.0
+"""Seconds a worker has to leave by itself when the pool is closed."""
+
+_COMMAND = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from penstock.loaders.worker import main; main(*map(int, sys.argv[2:]))"
+
+
+@dataclass
+class _Hand:
+    """One worker as the parent sees it."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    tasks: dict[int, Task] = field(default_factory=dict)
+
+    @property
+    def load(self) -> int:
+        """Rows it was told to fill and has not."""
+        return sum(task.stop - task.start for task in self.tasks.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RingPlan:
+    """What a worker must know of the ring.
+
+    Attributes:
+        rows: rows of a full batch.
+        budgets: bytes a row of each ragged column may need.
+        slots: slots of the ring.
+        generation: number of the ring in its pool.
+    """
+
+    rows: int
+    budgets: dict[str, int]
+    slots: int
+    generation: int
+
+
+class Pool:
+    """Worker processes. Whoever creates one closes it."""
+
+    def __init__(self, pickled_work: bytes, *, workers: int, timeout_s: float) -> None:
+        """Prepare the descriptors; processes start with the first ring.
+
+        Args:
+            pickled_work: `(worker_init_fn or None, Work)`, pickled.
+            workers: how many processes.
+            timeout_s: seconds to wait for an answer; 0 waits 10 minutes.
+        """
+        self._workers = min(workers, MAX_WORKERS)
+        self._timeout_s = timeout_s
+        self._selector = selectors.DefaultSelector()
+        self._hands: dict[int, _Hand] = {}
+        self._ring: Ring | None = None
+        self._plan: RingPlan | None = None
+        self._early: deque[Answer] = deque()
+        self._deaths = 0
+        self.replaced = 0
+        self._closed = False
+        self._work = os.memfd_create("penstock-work", os.MFD_CLOEXEC)
+        with os.fdopen(os.dup(self._work), "wb") as file:
+            file.write(pickled_work)
+        self._lifeline, self._alive = os.pipe()
+
+    @property
+    def outstanding(self) -> int:
+        """Tasks that were sent and not answered."""
+        return sum(len(hand.tasks) for hand in self._hands.values())
+
+    def use(self, ring: Ring, plan: RingPlan) -> None:
+        """Give every worker a ring, and start the workers if they are not running. Tasks of an older ring are passed over by them."""
+        self._ring = ring
+        self._plan = plan
+        if not self._hands:
+            for number in range(self._workers):
+                self._start(number)
+        else:
+            for hand in list(self._hands.values()):
+                self._send_ring(hand)
+
+    def _start(self, number: int) -> _Hand:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        passed = (theirs.fileno(), self._work, self._lifeline)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", _COMMAND, json.dumps(sys.path), str(number), *map(str, passed)]
+        try:
+            process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL, env=environment)  # noqa: S603  (our own interpreter)
+        except OSError as error:
+            ours.close()
+            raise StorageError(f"worker {number} could not be started: {error.strerror}", url=sys.executable) from error
+        finally:
+            theirs.close()
+        hand = _Hand(number=number, process=process, channel=ours)
+        self._hands[number] = hand
+        self._selector.register(ours, selectors.EVENT_READ, hand)
+        self._send_ring(hand)
+        return hand
+
+    def _send_ring(self, hand: _Hand) -> None:
+        assert self._ring is not None
+        assert self._plan is not None
+        told = {"rows": self._plan.rows, "budgets": self._plan.budgets, "slots": self._plan.slots, "generation": self._plan.generation}
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: the next wait sees that and replaces it
+            socket.send_fds(hand.channel, [json.dumps(told).encode()], [self._ring.descriptor])
+
+    def submit(self, task: Task) -> None:
+        """Send a task to the worker with the least to do."""
+        self._send(min(self._hands.values(), key=lambda hand: hand.load), task)
+
+    def _send(self, hand: _Hand, task: Task) -> None:
+        hand.tasks[task.ticket] = task
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: the task goes to its replacement
+            hand.channel.send(pack_task(task))
+
+    def forget_tasks(self) -> None:
+        """Take every unanswered task for answered; only after a new ring was given, whose memory they cannot touch."""
+        for hand in self._hands.values():
+            hand.tasks.clear()
+
+    def wait(self) -> list[Answer]:
+        """Return answers as soon as there is one.
+
+        Raises:
+            WorkerFailed: none came in time, or workers keep dying.
+            PenstockError: a worker could not start; the error is the worker's.
+        """
+        limit_s = self._timeout_s or _STALL_S
+        deadline = time.monotonic() + limit_s
+        while True:
+            answers = [a for key, _ in self._selector.select(max(deadline - time.monotonic(), 0)) for a in self._hear(key.data)]
+            if answers:
+                return answers
+            if time.monotonic() >= deadline:
+                raise WorkerFailed(f"DataLoader timed out after {limit_s:g} seconds: {self._doing()}", stage=self._slowest())
+
+    def _hear(self, hand: _Hand) -> list[Answer]:
+        answers: list[Answer] = []
+        while True:
+            try:
+                message = hand.channel.recv(MESSAGE_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return answers
+            except ConnectionResetError:
+                message = b""
+            if not message:
+                self._replace(hand)
+                return answers
+            answer = unpack_answer(message)
+            if answer.kind is Kind.ERROR and answer.ticket < 0:
+                raise rebuild(answer.detail or {})
+            if hand.tasks.pop(answer.ticket, None) is not None:
+                self._deaths = 0
+                answers.append(answer)
+
+    def _replace(self, hand: _Hand) -> None:
+        """Reap a dead worker, start another in its place and give it the dead one's tasks."""
+        self._selector.unregister(hand.channel)
+        hand.channel.close()
+        code = self._reap(hand.process)
+        del self._hands[hand.number]
+        self._deaths += 1
+        if self._deaths > _MOST_DEATHS:
+            first = min(hand.tasks.values(), key=lambda task: task.ticket, default=None)
+            where = f" while it filled positions {first.start} to {first.stop - 1} of epoch {first.epoch}" if first else " while it started"
+            stage = self._ring.stage(hand.number).name.lower() if self._ring else "start"
+            raise WorkerFailed(f"worker {hand.number} {_ending(code)}{where}; {self._deaths} workers died without finishing a task", stage=stage)
+        self.replaced += 1
+        fresh = self._start(hand.number)
+        for task in hand.tasks.values():
+            self._send(fresh, task)
+
+    @staticmethod
+    def _reap(process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait(_CLOSE_S)
+
+    def _doing(self) -> str:
+        assert self._ring is not None
+        return "; ".join(
+            f"worker {hand.number} (pid {hand.process.pid}) is in stage {self._ring.stage(hand.number).name.lower()!r} with {len(hand.tasks)} tasks to do"
+            for hand in self._hands.values()
+        )
+
+    def _slowest(self) -> str:
+        assert self._ring is not None
+        stages = [self._ring.stage(hand.number) for hand in self._hands.values() if hand.tasks]
+        return max(stages, default=Stage.IDLE).name.lower()
+
+    def close(self) -> None:
+        """End every worker and close every descriptor. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        os.close(self._alive)
+        for hand in self._hands.values():
+            self._selector.unregister(hand.channel)
+            hand.channel.close()
+        deadline = time.monotonic() + _CLOSE_S
+        for hand in self._hands.values():
+            try:
+                hand.process.wait(max(deadline - time.monotonic(), 0.01))
+            except subprocess.TimeoutExpired:
+                hand.process.kill()
+                hand.process.wait(_CLOSE_S)
+        self._hands.clear()
+        self._selector.close()
+        os.close(self._lifeline)
+        os.close(self._work)
+
+
+def _ending(code: int) -> str:
+    """Return how a process ended, in words."""
+    if code >= 0:
+        return f"exited with code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

@@ -1,0 +1,223 @@
+"""An epoch through worker processes: hands out tasks ahead of the consumer, puts batches together in order, and gives them without a copy.
+
+Ahead of the consumer there are `window` batches in work or ready. A batch is cut into chunks when its rows are costly, so that the first
+one is early and a slow row holds up no others. It goes to the consumer in the slot where it was written; when the consumer keeps more
+batches than the ring can spare, further ones are copied out, so that `list(loader)` works and nothing ever waits for the consumer to let go.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..errors import BadRequest, PenstockError
+from ..metrics import WorkTimes
+from .batch import Batch, copied, from_slot
+from .faults import rebuild
+from .plan import Plan
+from .pool import Pool, RingPlan
+from .protocol import Answer, Event, Kind, Slot, SlotTable, Task
+from .ring import Ring, lease
+from .slots import Layout, Output, chunks, layout
+
+_HELD = 2
+"""Batches the consumer may hold before further ones are copied: in `for batch in loader` it holds the last one while it asks for the next."""
+
+
+@dataclass
+class _Building:
+    """A batch in work."""
+
+    slot: int
+    size: int
+    cuts: list[tuple[int, int]]
+    left: set[int]
+    times: WorkTimes = field(default_factory=WorkTimes)
+    error: PenstockError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """How batches are laid out and cut.
+
+    Attributes:
+        outputs: what a batch holds, in order.
+        rows: rows of a full batch.
+        budgets: bytes a row of each ragged column may need, to begin with.
+        window: batches in work or ready ahead of the consumer.
+        parts: chunks that a batch is cut into at most.
+        smallest: rows of the smallest chunk.
+    """
+
+    outputs: dict[str, Output]
+    rows: int
+    budgets: dict[str, int]
+    window: int
+    parts: int
+    smallest: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A batch on its way to the consumer.
+
+    Attributes:
+        batch: the arrays, in the slot or copied out of it.
+        rows: rows, padding included.
+        times: where the workers' time went.
+        copied: whether it was copied because the consumer holds too many.
+    """
+
+    batch: Batch
+    rows: int
+    times: WorkTimes
+    copied: bool
+
+
+class PooledEpochs:
+    """Epochs through one pool; the pool's owner closes it. One epoch runs at a time: beginning one ends the one before."""
+
+    def __init__(self, pool: Pool, shape: Shape) -> None:
+        """Make the ring and start the workers."""
+        self._pool = pool
+        self._shape = shape
+        self._budgets = dict(shape.budgets)
+        self._ticket = 0
+        self._run = 0
+        self._building: dict[int, _Building] = {}
+        self._owners: dict[int, _Building] = {}
+        self._generation = 0
+        self._make_ring()
+
+    def _make_ring(self) -> None:
+        slots = self._shape.window + _HELD
+        self._layout: Layout = layout(self._shape.outputs, self._shape.rows, self._budgets)
+        self._ring = Ring(slot_bytes=self._layout.bytes, slots=slots)
+        self._table = SlotTable(slots)
+        self._released: deque[int] = deque()
+        self._pool.use(self._ring, RingPlan(rows=self._shape.rows, budgets=self._budgets, slots=slots, generation=self._generation))
+
+    def epoch(self, plan: Plan, epoch: int, start: int) -> Iterator[Delivery]:
+        """Yield this rank's batches of `epoch` from position `start`, in order.
+
+        Raises:
+            PenstockError: what a worker met; raised in place of the batch it was met in.
+        """
+        self._run += 1
+        mine = self._run
+        self._settle()
+        steps = plan.steps(start)
+        try:
+            for step in range(steps):
+                self._issue(plan, epoch, start, step, steps)
+                batch = self._building[step]
+                while batch.left:
+                    if self._absorb(self._pool.wait()):
+                        self._regrow(plan, epoch, start)
+                        batch = self._building[step]
+                del self._building[step]
+                if batch.error is not None:
+                    self._table.move(batch.slot, Event.ABANDON)
+                    raise batch.error
+                delivery = self._deliver(batch)
+                self._issue(plan, epoch, start, step + 1, steps)
+                yield delivery
+                del delivery
+                if self._run != mine:
+                    raise BadRequest(
+                        f"iteration {mine} over this loader ended when iteration {self._run} began: persistent workers serve one at a time"
+                    )
+        finally:
+            if self._run == mine:
+                self._ring.cancelled = self._ticket
+
+    def _settle(self) -> None:
+        """End what an earlier epoch left unfinished: workers pass over its tasks, and its slots become free."""
+        self._ring.cancelled = self._ticket
+        while self._pool.outstanding:
+            self._absorb(self._pool.wait())
+        for batch in self._building.values():
+            self._table.move(batch.slot, Event.ABANDON)
+        self._building.clear()
+        self._owners.clear()
+
+    def _issue(self, plan: Plan, epoch: int, start: int, step: int, steps: int) -> None:
+        """Hand out the batches of the window that begins at `step`, as far as there are free slots."""
+        self._free_released()
+        for ahead in range(step, min(step + self._shape.window, steps)):
+            if ahead not in self._building:
+                slot = self._table.first_free()
+                if slot is None:
+                    return
+                self._begin(plan, epoch, start, ahead, slot)
+
+    def _free_released(self) -> None:
+        while self._released:
+            self._table.move(self._released.popleft(), Event.RELEASE)
+
+    def _begin(self, plan: Plan, epoch: int, start: int, step: int, slot: int) -> None:
+        self._table.move(slot, Event.LEASE)
+        span = plan.span(step, start)
+        cuts = chunks(span.size, self._shape.parts, self._shape.smallest)
+        batch = self._building[step] = _Building(slot=slot, size=span.size, cuts=cuts, left=set())
+        for first, last in cuts:
+            self._ticket += 1
+            batch.left.add(self._ticket)
+            self._owners[self._ticket] = batch
+            self._pool.submit(
+                Task(
+                    ticket=self._ticket,
+                    epoch=epoch,
+                    start=span.start + first,
+                    stop=span.start + last,
+                    slot=slot,
+                    row_start=first,
+                    ring=self._generation,
+                )
+            )
+
+    def _absorb(self, answers: list[Answer]) -> bool:
+        """Note what workers answered; return whether the ring's budgets were too small."""
+        small = False
+        for answer in answers:
+            batch = self._owners.pop(answer.ticket)
+            batch.left.discard(answer.ticket)
+            batch.times = batch.times.merge(answer.times)
+            if answer.kind is Kind.ERROR:
+                batch.error = rebuild(answer.detail or {})
+            elif answer.kind is Kind.TOO_SMALL:
+                small = True
+                for name, need_bytes in (answer.detail or {}).items():
+                    self._budgets[name] = max(self._budgets[name], need_bytes + need_bytes // 4)
+            if not batch.left and batch.error is None:
+                self._table.move(batch.slot, Event.PUBLISH)
+        return small
+
+    def _regrow(self, plan: Plan, epoch: int, start: int) -> None:
+        """Go on in a ring with larger budgets; batches that the consumer holds keep the old one's memory."""
+        steps = sorted(self._building)
+        self._ring.cancelled = self._ticket
+        self._pool.forget_tasks()
+        self._building.clear()
+        self._owners.clear()
+        old = self._ring
+        self._generation += 1
+        self._make_ring()
+        old.close()
+        for slot, step in enumerate(steps):
+            self._begin(plan, epoch, start, step, slot)
+
+    def _deliver(self, batch: _Building) -> Delivery:
+        self._table.move(batch.slot, Event.TAKE)
+        memory = self._ring.view(batch.slot)
+        keep = self._table.count(Slot.HELD) <= _HELD
+        arrays = from_slot(lease(memory, batch.slot, self._released) if keep else memory, self._layout, batch.size, batch.cuts)
+        if not keep:
+            arrays = copied(arrays)
+            self._table.move(batch.slot, Event.RELEASE)
+        return Delivery(batch=arrays, rows=batch.size, times=batch.times, copied=not keep)
+
+    def close(self) -> None:
+        """Close the ring; batches that the consumer holds stay valid."""
+        self._ring.close()

@@ -1,0 +1,44 @@
+"""The sampler a torch user and the frameworks expect to find on a loader: a view of the plan, not its maker.
+
+Frameworks look for a `DistributedSampler` to know that the data is already divided, and call `set_epoch` on it. This one forwards that to the
+loader and yields the rows of the rank's epoch when somebody asks; the engine never iterates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from .. import order
+from .plan import Plan
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """The rows of this rank's epoch, in the order they are delivered."""
+
+    def __init__(self, dataset: Dataset[Any], plan: Plan, *, seed: int, shuffle: bool, on_epoch: Callable[[int], None]) -> None:
+        """Describe `plan`; `on_epoch` hears what `set_epoch` is told."""
+        super().__init__(dataset, num_replicas=plan.world_size, rank=plan.rank, shuffle=shuffle, seed=seed, drop_last=plan.tail == "drop")
+        self.plan = plan
+        self._on_epoch = on_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make `epoch` the next one to be iterated, here and in the loader."""
+        super().set_epoch(epoch)
+        self._on_epoch(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield row numbers, batch after batch."""
+        for step in range(self.plan.steps()):
+            span = self.plan.span(step)
+            positions = np.arange(span.start, span.stop) % max(self.plan.rows, 1)
+            yield from order.rows_at(positions, n=self.plan.rows, seed=self.seed, epoch=self.epoch, shuffle=self.shuffle).tolist()
+
+    def __len__(self) -> int:
+        """Return how many rows this rank is given in an epoch, padding included."""
+        steps = self.plan.steps()
+        return (steps - 1) * self.plan.batch_size + self.plan.span(steps - 1).size if steps else 0

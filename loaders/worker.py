@@ -1,0 +1,151 @@
+"""A worker: a fresh process without torch that is told a task, fills rows of a slot, answers, and remembers nothing.
+
+It gets three descriptors: its end of a socket (tasks in, answers out), a memory file with the pickled `Work`, and a pipe that ends when the
+parent does, by whatever death, upon which it exits at once, even in the middle of a task. Ctrl-C is the parent's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import socket
+import threading
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import numpy.typing as npt
+
+from ..metrics import WorkTimes
+from .batch import fixed_view, ragged_views
+from .faults import describe
+from .fill import Filler
+from .protocol import TASK_BYTES, Answer, Kind, Task, pack_answer, unpack_task
+from .ring import Ring, Stage
+from .slots import Layout, layout
+from .work import Sink, Work
+
+MESSAGE_BYTES = 128 * 1024
+"""No message is longer."""
+
+
+class BudgetTooSmall(Exception):
+    """The rows of a ragged column do not fit their share of the slot: a signal between sink and worker, not an error."""
+
+    def __init__(self, needs: dict[str, int]) -> None:
+        """Keep the bytes a row needs, by column."""
+        super().__init__(needs)
+        self.needs = needs
+
+
+class SlotSink(Sink):
+    """Hands out a run of rows of a slot."""
+
+    def __init__(self, ring: Ring, plan: Layout, task: Task, number: int) -> None:
+        """Note which rows."""
+        self._ring = ring
+        self._memory = ring.view(task.slot)
+        self._plan = plan
+        self._start = task.row_start
+        self._stop = task.row_start + task.stop - task.start
+        self._number = number
+
+    def fixed(self, name: str) -> npt.NDArray[Any]:
+        """Return the rows of the slot's column."""
+        return fixed_view(self._memory, self._plan.columns[name], self._start, self._stop)
+
+    def ragged(self, name: str, lengths: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Write the lengths and return the rows' region.
+
+        Raises:
+            BudgetTooSmall: the values do not fit.
+        """
+        told, values = ragged_views(self._memory, self._plan.columns[name], self._start, self._stop)
+        if int(lengths.sum()) > values.size:
+            raise BudgetTooSmall({name: int(lengths.sum()) * values.itemsize // len(lengths) + 1})
+        told[:] = lengths
+        return values
+
+    def stage(self, stage: Stage) -> None:
+        """Tell the parent what is being done."""
+        self._ring.set_stage(self._number, stage)
+
+
+class Worker:
+    """The loop of one worker process."""
+
+    def __init__(self, number: int, channel: socket.socket, work: Work) -> None:
+        """Prepare to fill; the ring comes with the first message."""
+        self._number = number
+        self._channel = channel
+        self._work = work
+        self._filler = Filler(work)
+        self._ring: Ring | None = None
+        self._plan: Layout | None = None
+        self._generation = -1
+
+    def run(self) -> None:
+        """Work until the parent closes the socket."""
+        self._channel.send(pack_answer(Answer(kind=Kind.READY)))
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES, 1)
+            if descriptors:
+                self._map_ring(json.loads(message), descriptors[0])
+            elif len(message) == TASK_BYTES:
+                task = unpack_task(message)
+                if task.ring == self._generation:
+                    self._channel.send(pack_answer(self._answer(task)))
+            else:
+                return
+
+    def _map_ring(self, told: dict[str, Any], descriptor: int) -> None:
+        self._plan = layout(self._work.outputs, told["rows"], told["budgets"])
+        self._ring = Ring(slot_bytes=self._plan.bytes, slots=told["slots"], descriptor=descriptor)
+        self._generation = told["generation"]
+        os.close(descriptor)
+
+    def _answer(self, task: Task) -> Answer:
+        assert self._ring is not None
+        assert self._plan is not None
+        if task.ticket <= self._ring.cancelled:
+            return Answer(kind=Kind.DONE, ticket=task.ticket)
+        sink = SlotSink(self._ring, self._plan, task, self._number)
+        times = WorkTimes()
+        try:
+            times = self._filler.fill(task.epoch, task.start, task.stop, sink)
+        except BudgetTooSmall as small:
+            return Answer(kind=Kind.TOO_SMALL, ticket=task.ticket, detail=small.needs)
+        except Exception as error:  # noqa: BLE001  (whatever the data or the user's code raised travels to the parent, which raises it)
+            return Answer(kind=Kind.ERROR, ticket=task.ticket, detail=describe(error, self._ring.stage(self._number).name.lower()))
+        finally:
+            sink.stage(Stage.IDLE)
+        return Answer(kind=Kind.DONE, ticket=task.ticket, times=times)
+
+
+def _exit_with(lifeline: int) -> None:
+    """Wait for the end of the pipe that only the parent holds open, then leave without ceremony: there is nothing to clean up."""
+    os.read(lifeline, 1)
+    os._exit(1)
+
+
+def main(number: int, channel_descriptor: int, work_descriptor: int, lifeline: int) -> None:
+    """Run worker `number` over the descriptors that the parent passed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with, args=(lifeline,), daemon=True).start()
+    channel = socket.socket(fileno=channel_descriptor)
+    try:
+        with mmap.mmap(work_descriptor, 0, prot=mmap.PROT_READ) as pickled:  # workers share the descriptor, so reading it would move it for all
+            init, work = cloudpickle.loads(pickled)
+        os.close(work_descriptor)
+        work.check()
+        if init is not None:
+            init(number)
+        worker = Worker(number, channel, work)
+    except Exception as error:  # noqa: BLE001  (a worker that cannot start says why, then leaves)
+        channel.send(pack_answer(Answer(kind=Kind.ERROR, detail=describe(error, "start"))))
+        return
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the parent closed the socket: the work is over
+        worker.run()
