@@ -84,7 +84,7 @@ def load(root: str | os.PathLike[str], version: int | None = None) -> Manifest:
     folder = local_path(root)
     versions = list_versions(folder)
     if not versions:
-        state = "holds no published version" if folder.is_dir() else "does not exist"
+        state = "holds no published version" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
         raise NotADataset(f"{folder} {state}, so it is not a dataset; write one with penstock.Writer or `penstock convert`, or check the path")
     wanted = versions[-1] if version is None else version
     if wanted not in versions:

@@ -30,6 +30,7 @@ class HashingFile:
         """Make the file; one that exists is not touched and is an error."""
         self.path = path
         self.size_bytes = 0
+        self._aborted = False
         self._hasher = xxhash.xxh3_64()
         with guard(path, "make the shard"):
             self._file = path.open("xb", buffering=1 << 20)
@@ -52,8 +53,10 @@ class HashingFile:
         return False
 
     def write(self, data: Any) -> int:
-        """Write and hash any contiguous bytes."""
+        """Write and hash any contiguous bytes; after `abort` they are dropped, since `tarfile` writes its trailer when it is collected."""
         view = memoryview(data).cast("B")
+        if self._aborted:
+            return view.nbytes
         with guard(self.path, "write the shard"):
             self._file.write(view)
         self._hasher.update(view)
@@ -87,6 +90,7 @@ class HashingFile:
 
     def abort(self) -> None:
         """Close and remove the file, whatever state it is in."""
+        self._aborted = True
         with contextlib.suppress(OSError):  # a full disk also fails here, and the file goes away anyway
             self._file.close()
         self.path.unlink(missing_ok=True)
