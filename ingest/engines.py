@@ -1,0 +1,232 @@
+"""Who does a job's parts: processes on this machine, or this process itself.
+
+Workers are started fresh (`python -c`), never forked: they import what they need and nothing of the user's `__main__`, and no torch. A part is handed to one
+worker at a time over a pipe. A worker that dies is replaced and its part tried again, three times; one that says nothing for `STALL_S` is ended
+and counts as dead. Every wait has that bound. Whatever happens, no worker outlives `run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from ..errors import BadData, BadRequest, PenstockError, StorageError, WorkerFailed
+from .job import Job
+from .part import Progress, Worker
+
+STALL_S = 300.0
+"""A worker that has not said anything for so long is taken for dead. It speaks after every chunk of about 4 MB."""
+
+START_S = 120.0
+"""How long a worker may take to start."""
+
+ATTEMPTS = 3
+"""How often a part is tried when its worker dies."""
+
+_PROGRAM = "import sys; sys.path[:0] = {path!r}; from penstock.ingest.worker import main; main()"
+_TAIL_BYTES = 4096
+
+
+@dataclass
+class _Process:
+    """One worker and what it is doing."""
+
+    popen: subprocess.Popen[bytes]
+    log: IO[bytes]
+    deadline: float
+    task: tuple[int, int] | None = None
+    ready: bool = False
+    buffer: bytes = b""
+
+
+@dataclass
+class _State:
+    """What is left to do."""
+
+    stage: int
+    waiting: deque[int]
+    attempts: dict[int, int] = field(default_factory=dict)
+    done: int = 0
+
+
+def run_inline(job: Job, stage: int, parts: Sequence[int], progress: Progress) -> None:
+    """Do the parts in this process, one after the other."""
+    worker = Worker(job)
+    for part in parts:
+        worker.run(stage, part, progress)
+
+
+class LocalEngine:
+    """Worker processes on this machine.
+
+    Attributes:
+        workers: how many there may be at once.
+    """
+
+    def __init__(self, workers: int, lock: int | None = None) -> None:
+        """Start nothing yet.
+
+        Args:
+            workers: how many processes, 1 or more.
+            lock: the descriptor of the job's lock, which workers hold open so that the job is locked while one of them lives.
+        """
+        if workers < 1:
+            raise BadRequest(f"workers: {workers!r} must be 1 or more")
+        self.workers = workers
+        self._lock = lock
+        self._selector = selectors.DefaultSelector()
+        self._processes: list[_Process] = []
+
+    def run(self, job: Job, stage: int, parts: Sequence[int], progress: Progress) -> None:
+        """Do the parts, in any order.
+
+        Raises:
+            PenstockError: what a part raised, as it was raised.
+            WorkerFailed: a part raised something else, or its workers died three times.
+        """
+        state = _State(stage=stage, waiting=deque(parts))
+        try:
+            while state.done < len(parts):
+                while len(self._processes) < min(self.workers, len(parts) - state.done):
+                    self._start(job)
+                self._feed(state)
+                self._listen(state, progress)
+        finally:
+            self._stop()
+
+    def _start(self, job: Job) -> None:
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process it belongs to
+        program = _PROGRAM.format(path=[path for path in sys.path if path])
+        keep = () if self._lock is None else (self._lock,)
+        popen = subprocess.Popen(  # noqa: S603 - our own interpreter and program
+            [sys.executable, "-c", program, str(job.root), job.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            pass_fds=keep,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"},
+        )
+        process = _Process(popen=popen, log=log, deadline=time.monotonic() + START_S)
+        self._processes.append(process)
+        assert popen.stdout is not None
+        os.set_blocking(popen.stdout.fileno(), False)
+        self._selector.register(popen.stdout, selectors.EVENT_READ, process)
+
+    def _feed(self, state: _State) -> None:
+        """Give every idle worker a part."""
+        for process in self._processes:
+            if process.ready and process.task is None and state.waiting:
+                part = state.waiting.popleft()
+                process.task = (state.stage, part)
+                process.deadline = time.monotonic() + STALL_S
+                assert process.popen.stdin is not None
+                with contextlib.suppress(BrokenPipeError):  # it died: its output ends, and that is where it is noticed
+                    process.popen.stdin.write(json.dumps({"stage": state.stage, "part": part}).encode() + b"\n")
+                    process.popen.stdin.flush()
+
+    def _listen(self, state: _State, progress: Progress) -> None:
+        """Wait for the next answers, for a death, or for a deadline."""
+        busy = [process for process in self._processes if process.task is not None or not process.ready]
+        wait = max(min(process.deadline for process in busy) - time.monotonic(), 0.0)
+        for key, _ in self._selector.select(wait):
+            process: _Process = key.data
+            assert process.popen.stdout is not None
+            data = process.popen.stdout.read() or b""
+            if not data:
+                self._died(process, state, f"ended with exit code {self._end(process)}")
+                continue
+            *lines, process.buffer = (process.buffer + data).split(b"\n")
+            for line in lines:
+                self._answer(process, json.loads(line), state, progress)
+        for process in busy:
+            late = process in self._processes and (process.task is not None or not process.ready) and time.monotonic() > process.deadline
+            if late:
+                self._end(process)
+                self._died(process, state, f"said nothing for {STALL_S if process.ready else START_S:g} s and was ended")
+
+    def _answer(self, process: _Process, message: dict[str, Any], state: _State, progress: Progress) -> None:
+        process.deadline = time.monotonic() + STALL_S
+        if "ready" in message:
+            process.ready = True
+        elif "rows" in message:
+            progress(message["rows"], message["bytes"])
+        elif "done" in message:
+            process.task = None
+            state.done += 1
+        else:
+            raise rebuild(message["error"], message["failed"])
+
+    def _died(self, process: _Process, state: _State, how: str) -> None:
+        """Try a dead worker's part again, or give up."""
+        tail = self._tail(process)
+        part = -1 if process.task is None else process.task[1]
+        self._processes.remove(process)
+        state.attempts[part] = state.attempts.get(part, 0) + 1
+        if state.attempts[part] >= ATTEMPTS:
+            what = "starting" if part < 0 else f"part {part} of stage {state.stage}"
+            raise WorkerFailed(
+                f"{what}: the worker {how}, {ATTEMPTS} times in a row; what is done is kept, --resume continues with this part",
+                stage="start" if part < 0 else "read",
+                traceback=tail,
+            )
+        if part >= 0:
+            state.waiting.appendleft(part)
+
+    def _end(self, process: _Process) -> int | None:
+        """End a worker at once and let go of its pipes; return its exit code."""
+        popen = process.popen
+        assert popen.stdout is not None
+        assert popen.stdin is not None
+        with contextlib.suppress(KeyError, ValueError):  # it was let go of before
+            self._selector.unregister(popen.stdout)
+        if not popen.stdout.closed:
+            popen.stdout.close()
+        with contextlib.suppress(BrokenPipeError):  # what was not read is of no use to anybody
+            popen.stdin.close()
+        if popen.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it was told to go by closing its input; if it hangs it is killed
+                return popen.wait(timeout=1.0)
+            popen.kill()
+        return popen.wait()
+
+    @staticmethod
+    def _tail(process: _Process) -> str:
+        """Return the last lines that a worker wrote to standard error."""
+        if process.log.closed:
+            return ""
+        size = process.log.seek(0, os.SEEK_END)
+        process.log.seek(max(size - _TAIL_BYTES, 0))
+        text = process.log.read().decode("utf-8", "replace").strip()
+        process.log.close()
+        return text
+
+    def _stop(self) -> None:
+        """End all workers."""
+        for process in self._processes:
+            self._end(process)
+            process.log.close()
+        self._processes = []
+        self._selector.close()
+        self._selector = selectors.DefaultSelector()
+
+
+def rebuild(error: dict[str, Any], task: Sequence[int]) -> PenstockError:
+    """Return a worker's error as the parent raises it."""
+    builders: dict[str, Callable[[], PenstockError]] = {
+        "BadData": lambda: BadData(error["message"]),
+        "BadRequest": lambda: BadRequest(error["message"]),
+        "StorageError": lambda: StorageError(error["message"], url=error["url"] or ""),
+    }
+    if error["kind"] in builders:
+        return builders[error["kind"]]()
+    return WorkerFailed(f"part {task[1]} of stage {task[0]}: {error['kind']}: {error['message']}", stage="read", traceback=error["traceback"])

@@ -1,0 +1,113 @@
+"""Raw rows to rows of the dataset, or to the quarantine with the reason.
+
+What a row must be is decided by `shards.arrow_columns.canonical`, which is what every writer believes. A chunk goes through it whole; only when
+something is wrong is it taken apart, at the row that the error names or in halves, until each row at fault stands alone. So a good chunk costs
+one pass, and a bad row carries the writer's own reason. Images are judged and rewritten one by one before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import BadData
+from ..fields import Image, Schema
+from ..shards.arrow_columns import canonical
+from . import images
+from .report import Bad
+from .settings import ImageRule
+from .source import Chunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clean:
+    """Rows that can be written.
+
+    Attributes:
+        batch: the rows, of the types that are written.
+        chunk: where they came from.
+        kept: for each row, its index in the chunk.
+    """
+
+    batch: pa.RecordBatch
+    chunk: Chunk
+    kept: list[int]
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the key of each row."""
+        return [self.chunk.key(index) for index in self.kept]
+
+
+def normalize(chunk: Chunk, schema: Schema, rule: ImageRule) -> Iterator[Clean | Bad]:
+    """Yield a chunk's rows, in order, and what had to be set aside."""
+    columns, refused = _judged(chunk, schema, rule)
+    rows = len(chunk.rows)
+    keep = np.array([index for index in range(rows) if index not in refused], np.int64)
+    for index, reason in sorted(refused.items()):
+        yield chunk.bad(index, reason)
+    arrays = [_array(columns[name], keep, rows) for name in schema]
+    yield from _taken(pa.RecordBatch.from_arrays(arrays, names=list(schema)), keep, chunk, schema)
+
+
+def _judged(chunk: Chunk, schema: Schema, rule: ImageRule) -> tuple[dict[str, Any], dict[int, str]]:
+    """Return the columns with images as they should be stored, and why rows are refused."""
+    columns = dict(chunk.columns)
+    refused: dict[int, str] = {}
+    for name, field in schema.items():
+        if not isinstance(field, Image):
+            continue
+        values = columns[name]
+        made: list[bytes | None] = [None] * len(values)
+        changed = isinstance(values, list)
+        for index, value in enumerate(values):
+            data = value if isinstance(value, bytes) else value.as_py()
+            if data is None:
+                refused.setdefault(index, f"{name}: the value is null")
+                continue
+            try:
+                made[index] = images.apply(data, rule)
+            except BadData as error:
+                refused.setdefault(index, f"{name}: {error.reason}")
+                continue
+            changed = changed or made[index] is not data
+        if changed:
+            columns[name] = made
+    return columns, refused
+
+
+def _array(values: Any, keep: np.ndarray[Any, np.dtype[np.int64]], rows: int) -> pa.Array:
+    if isinstance(values, list):
+        kept = [values[index] for index in keep.tolist()]
+        return pa.array(kept, pa.binary()) if any(isinstance(v, bytes) for v in kept) else pa.array(kept)
+    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    return array if len(keep) == rows else array.take(pa.array(keep))
+
+
+def _taken(batch: pa.RecordBatch, kept: np.ndarray[Any, np.dtype[np.int64]], chunk: Chunk, schema: Schema) -> Iterator[Clean | Bad]:
+    """Yield what of a batch can be written; `kept` are the rows' indices in the chunk."""
+    try:
+        made = list(canonical(batch, schema))
+    except BadData as error:
+        if batch.num_rows == 1:
+            place = f"{error.field}: " if error.field else ""
+            yield chunk.bad(int(kept[0]), f"{place}{error.reason}")
+            return
+        for low, high in _around(error.row, batch.num_rows):
+            yield from _taken(batch.slice(low, high - low), kept[low:high], chunk, schema)
+        return
+    at = 0
+    for part in made:
+        yield Clean(batch=part, chunk=chunk, kept=kept[at : at + part.num_rows].tolist())
+        at += part.num_rows
+
+
+def _around(row: int | str | None, rows: int) -> list[tuple[int, int]]:
+    """Return the runs to try next: before, at and after the row at fault, or halves when it is not known."""
+    if isinstance(row, int) and 0 <= row < rows:
+        return [(low, high) for low, high in ((0, row), (row, row + 1), (row + 1, rows)) if low < high]
+    return [(0, rows // 2), (rows // 2, rows)]

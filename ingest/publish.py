@@ -1,0 +1,158 @@
+"""The end of a job: count what its parts did, judge it, and publish the shards.
+
+Shards are moved into `data/` first and then named by one commit a dataset; a reader sees the old version or the whole new one. Every step looks whether it was
+done before, so a kill between any two is healed by `--resume`. What is written depends on plan and markers alone, never on who did what when.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import BadData, StorageError
+from ..shards import commits
+from ..shards.manifest import Manifest, Shard
+from ..shards.storage import fsync_folder, guard, make_folder, read_file
+from .destination import targets
+from .job import Job, Marker, Plan
+from .output import Staged
+from .report import MaxBad, Report, SplitReport
+
+QUARANTINE = "_penstock/quarantine"
+"""Where in a destination the reasons are."""
+
+REPORTS = "_penstock/reports"
+"""Where in a destination the report of a finished conversion is kept, so that `--resume` can give it again."""
+
+_SIDE_FILES = (".idx", "")
+_CAP_BYTES = 1 << 30
+_SHOWN = 5
+
+
+def quarantine_path(root: Path, job: Job) -> Path:
+    """Return where the reasons of a job are."""
+    return root / QUARANTINE / f"{job.name}.jsonl"
+
+
+def write_quarantine(job: Job, plan: Plan, parts: int) -> Path | None:
+    """Write what was set aside, in the order of the source; return the file, or None when there is nothing."""
+    known = "".join(json.dumps(bad.to_json(), ensure_ascii=True) + "\n" for bad in plan.bad).encode()
+    lines = known + b"".join(job.bad_lines(1, part) for part in range(parts))
+    path = quarantine_path(job.root, job)
+    if lines:
+        job.put(path, lines)
+        return path
+    path.unlink(missing_ok=True)
+    return None
+
+
+def judge(job: Job, plan: Plan, markers: Sequence[Marker], bound: MaxBad) -> None:
+    """Refuse a result with too much set aside.
+
+    Raises:
+        BadData: with the first reasons and what to do.
+    """
+    structure = sum(m.structure for m in markers) + sum(bad.rows for bad in plan.bad)
+    samples = sum(m.samples for m in markers)
+    rows = sum(m.rows_in for m in markers) + sum(bad.rows for bad in plan.bad)
+    if rows == structure + samples and rows:
+        reason = f"none of the {rows} rows can be read"
+    elif bound.allows(rows, structure=structure, samples=samples):
+        return
+    else:
+        kinds = ", ".join(
+            text for count, text in ((structure, f"{structure} by damaged structure"), (samples, f"{samples} by their values")) if count
+        )
+        reason = f"{structure + samples} of {rows} rows cannot be read ({kinds}), more than max_bad ({bound.text}) allows"
+    first = [*(str(bad) for bad in plan.bad), *(text for marker in markers for text in marker.reasons)][:_SHOWN]
+    listed = "".join(f"\n  {text}" for text in first)
+    remedy = (
+        f"all reasons are in {quarantine_path(job.root, job)}; repair the source and start again with --overwrite, "
+        f"or accept the loss with --resume --max-bad {structure + samples}"
+    )
+    raise BadData(f"{reason}; nothing was published.{listed}\n{remedy}", path=plan.settings.source)
+
+
+def publish(job: Job, plan: Plan, staged: Sequence[Staged]) -> dict[str, Manifest]:
+    """Move the shards into their datasets and commit; return what stands then."""
+    found: dict[str, Manifest] = {}
+    for number, (name, root) in enumerate(targets(job.root, plan.settings).items()):
+        mine = [shard for shard in staged if shard.split == number]
+        done = commits.find_job(root, job.name) if commits.is_dataset(root) else None
+        if done is not None and done > plan.bases[number]:
+            found[name] = commits.load(root, done)
+            continue
+        version = plan.bases[number] + 1
+        shards = [_moved(job, plan, shard, root, version, place) for place, shard in enumerate(mine)]
+        if shards:
+            fsync_folder(root / "data")
+        else:
+            make_folder(root)
+        found[name] = commits.commit(
+            root,
+            operation="create" if plan.operation == "append" and not plan.bases[number] else plan.operation,
+            schema=plan.described.schema,
+            added=shards,
+            metadata=plan.described.metadata,
+            job=job.name,
+        )
+    return found
+
+
+def _moved(job: Job, plan: Plan, staged: Staged, root: Path, version: int, number: int) -> Shard:
+    """Move one shard, and what lies beside it, unless that was done before."""
+    path = f"data/part-{version:020d}-{number:05d}-{job.name[:8]}.{plan.settings.format}"
+    make_folder(root / "data")
+    for suffix in _SIDE_FILES:
+        source, goal = job.path / (staged.name + suffix), root / (path + suffix)
+        if source.exists():
+            with guard(goal, "move the shard into the dataset"):
+                source.replace(goal)
+        elif not suffix and not goal.exists():
+            raise StorageError(f"cannot publish the shard: {source} is gone; start again with --overwrite", url=goal)
+    return Shard(path=path, format=plan.settings.format, rows=staged.rows, bytes=staged.bytes, xxh3=staged.xxh3, block_rows=staged.block_rows)
+
+
+def make_report(job: Job, plan: Plan, markers: Sequence[Marker], staged: Sequence[Staged], published: dict[str, Manifest]) -> Report:
+    """Return what the job did."""
+    aside = sum(m.structure + m.samples for m in markers) + sum(bad.rows for bad in plan.bad)
+    splits = {}
+    for number, name in enumerate(plan.settings.targets):
+        mine = [shard for shard in staged if shard.split == number]
+        path = str(targets(job.root, plan.settings)[name])
+        splits[name] = SplitReport(
+            path=path, version=published[name].version, rows=sum(s.rows for s in mine), bytes=sum(s.bytes for s in mine), shards=len(mine)
+        )
+    return Report(
+        path=str(job.root),
+        job=job.name,
+        rows_in=sum(m.rows_in for m in markers) + sum(bad.rows for bad in plan.bad),
+        rows_out=sum(split.rows for split in splits.values()),
+        rows_set_aside=aside,
+        rows_left_out=sum(m.left_out for m in markers),
+        bytes_in=sum(plan.part_bytes),
+        bytes_out=sum(split.bytes for split in splits.values()),
+        shards=len(staged),
+        quarantine=str(quarantine_path(job.root, job)) if aside else None,
+        splits=splits,
+    )
+
+
+def keep_report(job: Job, report: Report) -> None:
+    """Write the report where `--resume` finds it; without absolute paths and times, so that equal conversions leave equal trees."""
+    splits = {name: replace(split, path=name) for name, split in report.splits.items()}
+    bare = replace(report, path="", quarantine=None if report.quarantine is None else "", splits=splits, seconds=0.0)
+    job.put(job.root / REPORTS / f"{job.name}.json", json.dumps(bare.to_json(), indent=1).encode())
+
+
+def kept_report(job: Job) -> Report | None:
+    """Return the report of a conversion that was done before, or None when it was not kept."""
+    path = job.root / REPORTS / f"{job.name}.json"
+    if not path.is_file():
+        return None
+    bare = Report.from_json(json.loads(read_file(path, cap_bytes=_CAP_BYTES)))
+    splits = {name: replace(split, path=str(job.root / name) if name else str(job.root)) for name, split in bare.splits.items()}
+    quarantine = None if bare.quarantine is None else str(quarantine_path(job.root, job))
+    return replace(bare, path=str(job.root), quarantine=quarantine, splits=splits)
