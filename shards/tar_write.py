@@ -35,6 +35,21 @@ _MAX_MEMBER_BYTES = 8**11 - 1
 _MAX_NAME_BYTES = 100
 
 
+class _Outlet:
+    """What tarfile writes to. Shut, it swallows: tarfile also writes when it is thrown away, and an aborted shard must not come back."""
+
+    def __init__(self, sink: HashingFile) -> None:
+        self._sink: HashingFile | None = sink
+
+    def write(self, data: Any) -> int:
+        """Hand bytes on, or drop them once shut."""
+        return len(data) if self._sink is None else self._sink.write(data)
+
+    def shut(self) -> None:
+        """Drop what comes from now on."""
+        self._sink = None
+
+
 class TarShardWriter(ShardWriter):
     """One tar, being written; see `ShardWriter`."""
 
@@ -51,7 +66,8 @@ class TarShardWriter(ShardWriter):
         self._path = path
         self._stats: ShardStats | None = None
         self._sink = HashingFile(path)
-        self._tar = webdataset.TarWriter(self._sink, encoder=False, mtime=0)
+        self._outlet = _Outlet(self._sink)
+        self._tar = webdataset.TarWriter(self._outlet, encoder=False, mtime=0)
 
     def write_row(self, row: Mapping[str, Any]) -> None:
         """Take one row of encoded values; nothing is written when it is refused."""
@@ -98,6 +114,8 @@ class TarShardWriter(ShardWriter):
 
     def abort(self) -> None:
         """Close and remove the file and its index."""
+        self._outlet.shut()
+        self._tar.close()
         self._sink.abort()
         index_path(self._path).unlink(missing_ok=True)
 

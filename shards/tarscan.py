@@ -65,6 +65,8 @@ def members(data: bytes | memoryview | mmap.mmap) -> Iterator[Member]:
             raise BadData(f"the tar ends at byte {total} without its end marker: it was cut short; fetch or write it again")
         header = bytes(data[at : at + BLOCK])
         if header == _ZEROS:
+            if total % BLOCK:
+                raise BadData(f"the tar has {total} bytes, which is no multiple of {BLOCK}: its end was cut off; fetch or write it again")
             return
         _check_sum(header, at)
         kind = header[156:157]
