@@ -71,12 +71,12 @@ class _FileRows(Source):
 
 
 class ImageFolder(_FileRows):
-    """`SRC/<class>/**/*.jpg`: columns `image` and `label`, class names in the metadata."""
+    """`SRC/<class>/**/*.jpg`: columns `image` and `label`, and `path` when it is asked for; class names in the metadata."""
 
     kind = "images"
 
     def describe(self, columns: tuple[str, ...] | None) -> Described:
-        """Return image and label, with the class names sorted."""
+        """Return image and label unless others are asked for, with the class names sorted."""
         loose = [name for name in self.files.names if b"/" not in name]
         if loose:
             raise BadRequest(
@@ -84,14 +84,16 @@ class ImageFolder(_FileRows):
                 "move them into one, or convert without labels with --from files (kind='files')"
             )
         classes = _class_names(self.files)
-        schema: Schema = {"image": Image(), "label": Scalar("int64")}
-        chosen = choose(schema, columns)
+        schema: Schema = {"image": Image(), "label": Scalar("int64"), "path": Text()}
+        chosen = choose(schema, ("image", "label") if columns is None else columns)
         metadata = {"class_names": {"label": classes}} if "label" in chosen else {}
         return Described(schema=chosen, metadata=metadata, details={"classes": classes})
 
     def _values(self, name: str, numbers: list[int], contents: list[bytes], described: Described) -> Any:
         if name == "image":
             return contents
+        if name == "path":
+            return [self.files.name(number) for number in numbers]
         labels = {os.fsencode(text): number for number, text in enumerate(described.details["classes"])}
         return [labels[self.files.names[number].split(b"/", 1)[0]] for number in numbers]
 
