@@ -28,22 +28,23 @@ Ints = npt.NDArray[np.int64]
 
 
 def part_bytes(total_bytes: int, shard_bytes: int) -> int:
-    """Return how large a part may be: a shard's size, less when the source is small, so that all cores have work."""
-    return max(min(shard_bytes, max(-(-total_bytes // MIN_PARTS), MIN_PART_BYTES)), 1)
+    """Return how large a part may be: a little below a shard's size, less when the source is small, so that all cores have work."""
+    return max(min(int(shard_bytes * 0.97), max(-(-total_bytes // MIN_PARTS), MIN_PART_BYTES)), 1)
 
 
 def cut(sizes: Ints, limit: int) -> Ints:
-    """Return `[parts + 1]` boundaries of runs of consecutive pieces, each of at most `limit` bytes, or of one piece that is larger.
+    """Return `[parts + 1]` boundaries of runs of consecutive pieces, as few as `limit` bytes a part allow, and of about equal size.
 
-    Greedy from the left, by searching the running sum once a part: O(parts * log(pieces)).
+    A part is larger than `limit` by less than one piece. Boundaries are found by searching the running sum: O(pieces + parts * log(pieces)).
     """
+    if not len(sizes):
+        return np.zeros(1, np.int64)
     ends = np.cumsum(sizes, dtype=np.int64)
-    bounds = [0]
-    while bounds[-1] < len(sizes):
-        start = bounds[-1]
-        before = int(ends[start - 1]) if start else 0
-        bounds.append(max(int(np.searchsorted(ends, before + limit, side="right")), start + 1))
-    return np.array(bounds, np.int64)
+    total = int(ends[-1])
+    count = max(-(-total // limit), 1)
+    goals = np.array([total * part // count for part in range(1, count)], np.int64)
+    inner = np.searchsorted(ends, goals, side="left") + 1
+    return np.unique(np.concatenate([[0], inner, [len(sizes)]])).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from ..errors import BadData, BadRequest, PenstockError, StorageError, WorkerFailed
 from .job import Job
-from .part import Progress, Worker
+from .part import Progress, open_stage
 
 STALL_S = 300.0
 """A worker that has not said anything for so long is taken for dead. It speaks after every chunk of about 4 MB."""
@@ -33,7 +33,19 @@ START_S = 120.0
 ATTEMPTS = 3
 """How often a part is tried when its worker dies."""
 
-_PROGRAM = "import sys; sys.path[:0] = {path!r}; from penstock.ingest.worker import main; main()"
+# pyarrow imports pandas, where there is one, to convert its first list: 0.4 s that no worker has a use for, so in a worker there is none.
+_PROGRAM = """
+import sys
+class NoPandas:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "pandas":
+            raise ImportError(name)
+sys.meta_path.insert(0, NoPandas)
+sys.path[:] = {path!r}
+from penstock.ingest.worker import main
+main()
+"""
 _TAIL_BYTES = 4096
 
 
@@ -44,7 +56,7 @@ class _Process:
     popen: subprocess.Popen[bytes]
     log: IO[bytes]
     deadline: float
-    task: tuple[int, int] | None = None
+    part: int | None = None
     ready: bool = False
     buffer: bytes = b""
 
@@ -61,9 +73,9 @@ class _State:
 
 def run_inline(job: Job, stage: int, parts: Sequence[int], progress: Progress) -> None:
     """Do the parts in this process, one after the other."""
-    worker = Worker(job)
+    doer = open_stage(stage, job)
     for part in parts:
-        worker.run(stage, part, progress)
+        doer.run(part, progress)
 
 
 class LocalEngine:
@@ -98,18 +110,18 @@ class LocalEngine:
         try:
             while state.done < len(parts):
                 while len(self._processes) < min(self.workers, len(parts) - state.done):
-                    self._start(job)
+                    self._start(job, stage)
                 self._feed(state)
                 self._listen(state, progress)
         finally:
             self._stop()
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, stage: int) -> None:
         log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process it belongs to
         program = _PROGRAM.format(path=[path for path in sys.path if path])
         keep = () if self._lock is None else (self._lock,)
         popen = subprocess.Popen(  # noqa: S603 - our own interpreter and program
-            [sys.executable, "-c", program, str(job.root), job.name],
+            [sys.executable, "-c", program, str(job.root), job.name, str(stage)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -125,18 +137,18 @@ class LocalEngine:
     def _feed(self, state: _State) -> None:
         """Give every idle worker a part."""
         for process in self._processes:
-            if process.ready and process.task is None and state.waiting:
+            if process.ready and process.part is None and state.waiting:
                 part = state.waiting.popleft()
-                process.task = (state.stage, part)
+                process.part = part
                 process.deadline = time.monotonic() + STALL_S
                 assert process.popen.stdin is not None
                 with contextlib.suppress(BrokenPipeError):  # it died: its output ends, and that is where it is noticed
-                    process.popen.stdin.write(json.dumps({"stage": state.stage, "part": part}).encode() + b"\n")
+                    process.popen.stdin.write(json.dumps({"part": part}).encode() + b"\n")
                     process.popen.stdin.flush()
 
     def _listen(self, state: _State, progress: Progress) -> None:
         """Wait for the next answers, for a death, or for a deadline."""
-        busy = [process for process in self._processes if process.task is not None or not process.ready]
+        busy = [process for process in self._processes if process.part is not None or not process.ready]
         wait = max(min(process.deadline for process in busy) - time.monotonic(), 0.0)
         for key, _ in self._selector.select(wait):
             process: _Process = key.data
@@ -149,7 +161,7 @@ class LocalEngine:
             for line in lines:
                 self._answer(process, json.loads(line), state, progress)
         for process in busy:
-            late = process in self._processes and (process.task is not None or not process.ready) and time.monotonic() > process.deadline
+            late = process in self._processes and (process.part is not None or not process.ready) and time.monotonic() > process.deadline
             if late:
                 self._end(process)
                 self._died(process, state, f"said nothing for {STALL_S if process.ready else START_S:g} s and was ended")
@@ -161,15 +173,15 @@ class LocalEngine:
         elif "rows" in message:
             progress(message["rows"], message["bytes"])
         elif "done" in message:
-            process.task = None
+            process.part = None
             state.done += 1
         else:
-            raise rebuild(message["error"], message["failed"])
+            raise rebuild(message["error"], state.stage, message["failed"])
 
     def _died(self, process: _Process, state: _State, how: str) -> None:
         """Try a dead worker's part again, or give up."""
         tail = self._tail(process)
-        part = -1 if process.task is None else process.task[1]
+        part = -1 if process.part is None else process.part
         self._processes.remove(process)
         state.attempts[part] = state.attempts.get(part, 0) + 1
         if state.attempts[part] >= ATTEMPTS:
@@ -220,7 +232,7 @@ class LocalEngine:
         self._selector = selectors.DefaultSelector()
 
 
-def rebuild(error: dict[str, Any], task: Sequence[int]) -> PenstockError:
+def rebuild(error: dict[str, Any], stage: int, part: int) -> PenstockError:
     """Return a worker's error as the parent raises it."""
     builders: dict[str, Callable[[], PenstockError]] = {
         "BadData": lambda: BadData(error["message"]),
@@ -229,4 +241,4 @@ def rebuild(error: dict[str, Any], task: Sequence[int]) -> PenstockError:
     }
     if error["kind"] in builders:
         return builders[error["kind"]]()
-    return WorkerFailed(f"part {task[1]} of stage {task[0]}: {error['kind']}: {error['message']}", stage="read", traceback=error["traceback"])
+    return WorkerFailed(f"part {part} of stage {stage}: {error['kind']}: {error['message']}", stage="read", traceback=error["traceback"])

@@ -6,6 +6,8 @@ the part's number alone. Doing a part twice gives the same files.
 
 from __future__ import annotations
 
+import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from ..shards.arrow_columns import columns_of
@@ -16,50 +18,73 @@ from .normalize import Clean, normalize
 from .output import Output, by_split
 from .plan import open_source
 from .report import Bad
-from .shuffle import Permuted, read_tasks
 
 Progress = Callable[[int, int], None]
 """Called with rows and source bytes done since the last call."""
 
 FIRST_REASONS = 3
+"""How many reasons a marker repeats."""
+
+_MODULES = {1: ".part", 2: ".permuted"}
 
 
-class Worker:
-    """Does parts of one job, one after the other."""
+class Stage(ABC):
+    """What does the parts of one stage of one job, one after the other."""
+
+    number: int
 
     def __init__(self, job: Job) -> None:
         """Read the plan."""
-        self._job = job
-        self._plan: Plan = job.load()
-        self._source = open_source(self._plan.settings.kind, self._plan.files)
-        self._permuted: Permuted | None = None
+        self.job = job
+        self.plan: Plan = job.load()
 
-    def run(self, stage: int, part: int, progress: Progress) -> None:
+    def run(self, part: int, progress: Progress) -> None:
         """Do a part, unless it is done.
 
         Raises:
             StorageError: the destination refuses.
         """
-        if self._job.marker(stage, part) is not None:
-            return
-        if stage == 1:
-            self._first(part, progress)
-        else:
-            self._second(part, progress)
+        if self.job.marker(self.number, part) is None:
+            self.do(part, progress)
 
-    def _output(self, stage: int, part: int, format: str) -> Output:  # noqa: A002 - the design's name
-        settings = self._plan.settings
-        prefix = self._job.prefix(stage, part)
-        return Output(self._job.path, prefix, self._plan.described.schema, format=format, shard_bytes=settings.shard_bytes)
+    @abstractmethod
+    def do(self, part: int, progress: Progress) -> None:
+        """Do a part and mark it."""
 
-    def _first(self, part: int, progress: Progress) -> None:
+    def output(self, part: int, format: str) -> Output:  # noqa: A002 - the design's name
+        """Return where a part's rows go."""
+        schema, settings = self.plan.described.schema, self.plan.settings
+        return Output(self.job.path, self.job.prefix(self.number, part), schema, format=format, shard_bytes=settings.shard_bytes)
+
+
+def open_stage(number: int, job: Job) -> Stage:
+    """Return what does the parts of a stage.
+
+    The second stage's module is imported here and only when there is one: it brings numba, and nobody who does not shuffle should pay for it.
+    """
+    module = importlib.import_module(_MODULES[number], __package__)
+    opener: Callable[[Job], Stage] = module.STAGE
+    return opener(job)
+
+
+class FirstStage(Stage):
+    """Reads parts of the source."""
+
+    number = 1
+
+    def __init__(self, job: Job) -> None:
+        """Open the source."""
+        super().__init__(job)
+        self._source = open_source(self.plan.settings.kind, self.plan.files)
+
+    def do(self, part: int, progress: Progress) -> None:
         """Read a part of the source into shards, or into rows to be shuffled."""
-        settings, described = self._plan.settings, self._plan.described
-        output = self._output(1, part, settings.format if settings.shuffle is None else "arrow")
+        settings, described = self.plan.settings, self.plan.described
+        output = self.output(part, settings.format if settings.shuffle is None else "arrow")
         bad: list[Bad] = []
         rows = left_out = 0
         try:
-            for chunk in self._source.read(self._plan.parts[part], described):
+            for chunk in self._source.read(self.plan.parts[part], described):
                 if isinstance(chunk, Bad):
                     bad.append(chunk)
                     continue
@@ -84,11 +109,11 @@ class Worker:
             reasons=tuple(str(one) for one in bad[:FIRST_REASONS]),
             staged=tuple(staged),
         )
-        self._job.mark(1, part, marker, bad)
+        self.job.mark(1, part, marker, bad)
 
     def _write(self, output: Output, clean: Clean) -> int:
         """Write clean rows to their splits; return how many are in none."""
-        splits = self._plan.settings.splits
+        splits = self.plan.settings.splits
         if not splits:
             output.write(clean.batch, 0)
             return 0
@@ -98,29 +123,15 @@ class Worker:
         return int((chosen < 0).sum())
 
     def _keys(self, clean: Clean) -> Sequence[bytes]:
-        column = self._plan.settings.split_key
+        column = self.plan.settings.split_key
         if column is None:
             return [key_bytes(key) for key in clean.keys]
-        values = columns_of(clean.batch, self._plan.described.schema)[column]
+        values = columns_of(clean.batch, self.plan.described.schema)[column]
         assert not isinstance(values, ParsedColumn)
         if isinstance(values, FixedColumn):
             return [key_bytes(value) for value in values.values.tolist()]
         return [values.row(index).tobytes() for index in range(clean.batch.num_rows)]
 
-    def _second(self, part: int, progress: Progress) -> None:
-        """Write one run of positions of the shuffled order."""
-        if self._permuted is None:
-            self._permuted = Permuted(self._job.path, read_tasks(self._job.path), self._plan)
-        output = self._output(2, part, self._plan.settings.format)
-        split = self._permuted.split(part)
-        rows = 0
-        try:
-            for batch in self._permuted.batches(part):
-                output.write(batch, split)
-                rows += batch.num_rows
-                progress(batch.num_rows, batch.nbytes)
-            staged = output.close()
-        except BaseException:  # also Ctrl-C: a shard that is not finished must not stay
-            output.abort()
-            raise
-        self._job.mark(2, part, Marker(rows_in=rows, left_out=0, structure=0, samples=0, reasons=(), staged=tuple(staged)), [])
+
+STAGE = FirstStage
+"""What `open_stage` opens for stage 1."""

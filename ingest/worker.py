@@ -1,7 +1,7 @@
 """A worker process of a conversion: parts come as JSON lines on standard input, answers go as JSON lines to standard output.
 
-    in   {"stage": 1, "part": 7}
-    out  {"ready": true} | {"rows": 512, "bytes": 4190000} | {"done": [1, 7]} | {"failed": [1, 7], "error": {...}}
+    in   {"part": 7}
+    out  {"ready": true} | {"rows": 512, "bytes": 4190000} | {"done": 7} | {"failed": 7, "error": {...}}
 
 The process ends when standard input closes, also in the middle of a part: a thread watches for that, so a parent that was killed leaves no worker
 behind. Nothing is printed; whatever a library prints to standard output would break the protocol and is sent to standard error instead.
@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 from ..errors import BadData, BadRequest, PenstockError, StorageError
 from .job import Job
-from .part import Worker
+from .part import open_stage
 
 ERRORS: dict[str, type[PenstockError]] = {"BadData": BadData, "BadRequest": BadRequest, "StorageError": StorageError}
 """Errors that the parent raises again as what they are."""
@@ -41,33 +41,32 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     }
 
 
-def _watch(lines: Iterable[str], tasks: queue.SimpleQueue[tuple[int, int]]) -> None:
+def _watch(lines: Iterable[str], tasks: queue.SimpleQueue[int]) -> None:
     """Hand tasks on; when there can be no more, end the process, whatever it is doing."""
     for line in lines:
-        task = json.loads(line)
-        tasks.put((task["stage"], task["part"]))
+        tasks.put(json.loads(line)["part"])
     os._exit(_GONE)
 
 
-def serve(root: str, name: str, lines: Iterable[str], answers: TextIO) -> None:
+def serve(job: Job, stage: int, lines: Iterable[str], answers: TextIO) -> None:
     """Do the parts that are asked for until the parent is gone."""
 
     def say(**message: Any) -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
-    tasks: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[int] = queue.SimpleQueue()
     threading.Thread(target=_watch, args=(lines, tasks), daemon=True).start()
-    worker = Worker(Job(Path(root), name))
+    doer = open_stage(stage, job)
     say(ready=True)
     while True:
-        stage, part = tasks.get()  # ends with the process: the watcher sees the parent go
+        part = tasks.get()  # ends with the process: the watcher sees the parent go
         try:
-            worker.run(stage, part, lambda rows, size: say(rows=rows, bytes=size))
+            doer.run(part, lambda rows, size: say(rows=rows, bytes=size))
         except Exception as error:  # noqa: BLE001 - whatever it was, the parent must hear of it and decide
-            say(failed=[stage, part], error=describe_error(error))
+            say(failed=part, error=describe_error(error))
         else:
-            say(done=[stage, part])
+            say(done=part)
 
 
 def main() -> None:
@@ -76,4 +75,4 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     with contextlib.suppress(BrokenPipeError):  # the parent is gone
-        serve(sys.argv[1], sys.argv[2], sys.stdin, answers)
+        serve(Job(Path(sys.argv[1]), sys.argv[2]), int(sys.argv[3]), sys.stdin, answers)
