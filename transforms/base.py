@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ..errors import BadRequest
 from .geometry import Step
+from .jit import Kernel
 from .random import Random
 from .resample import carry_out
 
@@ -135,6 +136,10 @@ class PixelOp(Op):
     @abstractmethod
     def fast(self, value: Array, given: Given, rng: Random) -> Array:
         """Return what `apply` returns, bit for bit, as a fresh array."""
+
+    @abstractmethod
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Return the compiled functions that `fast` calls."""
 
 
 def image_spec(op: Op, given: Given) -> tuple[int | None, int | None, int]:

@@ -24,8 +24,10 @@ from .arrays import ToLayout
 from .base import Array, Encoded, Geometric, Given, Layout, Op, PixelOp, Ragged, Spec
 from .geometry import Crop, Scale, Step, View
 from .image import Decode
+from .jit import Kernel, cached, compilations
 from .jpeg import Header, decode, read_header
-from .random import Random
+from .kernels import fused
+from .random import Random, philox
 from .resample import IDENTITY, Pass, carry_out, pixel_buffer, resample, resampled, resize_reference
 
 
@@ -126,6 +128,33 @@ class Chain:
         for item in rest:
             value = item.op.apply(value, item.given, rng.op(item.number)) if isinstance(item, Stage) else carry_out(item, value)
         return np.ascontiguousarray(self._finish(value, rng))
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Return the compiled functions that `run` calls."""
+        if self.table is None:
+            return ()
+        ops = [stage.op for stage in self.body]
+        draws: tuple[Kernel, ...] = (philox,) if ops else ()
+        return (fused, *draws, *(kernel for op in ops if isinstance(op, PixelOp) for kernel in op.kernels()))
+
+    def cold(self) -> bool:
+        """Return whether `warm` will have to compile, which takes some seconds, rather than load machine code; costs a look at a folder."""
+        return not cached(self.kernels())
+
+    def warm(self) -> int:
+        """Have all machine code ready before the first sample, and return how many functions had to be compiled for it."""
+        before = compilations(self.kernels())
+        if self.table is not None:
+            Random(0, 0).bits()
+            for stage in self.body:
+                if isinstance(stage.op, PixelOp):
+                    assert isinstance(stage.given, Spec)
+                    stage.op.fast(np.zeros((2, 2, stage.given.shape[2] or 1), np.uint8), stage.given, Random(0, 0))
+            plain, task = np.zeros((2, 2, self.table.shape[0]), np.uint8), Pass.of(View.whole(2, 2), 1)
+            resampled(plain, task)
+            if self.table.dtype == np.float32:
+                resample(plain, task, self.table, np.empty_like(plain, np.float32), channels_first=False)
+        return compilations(self.kernels()) - before
 
     def _plan(self, height: int, width: int, rng: Random) -> list[Item]:
         """Draw all parameters for an image of this size: pure arithmetic."""

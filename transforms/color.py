@@ -20,7 +20,8 @@ import numpy as np
 
 from ..errors import BadRequest
 from .base import Array, Given, PixelOp, Spec, image_spec
-from .random import Random, compiled
+from .jit import Kernel, compiled
+from .random import Random
 
 _RED, _GREEN, _BLUE = 19595, 38470, 7471
 _ZERO, _HALF, _ONE, _TWO, _FOUR, _SIX, _TOP = (np.float32(n) for n in (0, 0.5, 1, 2, 4, 6, 255))
@@ -63,7 +64,7 @@ def saturation_reference(image: Array, factor: float) -> Array:
 def hue_reference(image: Array, turn: float) -> Array:
     """Return the image with its colours turned by `turn` of the circle."""
     if image.shape[2] == 1:
-        return image.copy()
+        return np.array(image)
     red, green, blue = (image[:, :, channel].astype(np.float32) / _TOP for channel in range(3))
     top, bottom = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     spread = top - bottom
@@ -223,6 +224,12 @@ class ColorJitter(PixelOp):
             _adjust(image, kind, factor)
         return image
 
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Return those of the parts that are switched on."""
+        parts: Any = (((self.brightness, 1.0), (_through_table,)), ((self.contrast, 1.0), (_gray_of, _through_table)))
+        parts += (((self.saturation, 1.0), (_gray_of, _saturate)), ((self.hue, 0.0), (_turn_hue,)))
+        return tuple(dict.fromkeys(kernel for (ends, idle), own in parts if ends != (idle, idle) for kernel in own))
+
 
 @dataclass(frozen=True)
 class Grayscale(PixelOp):
@@ -253,3 +260,7 @@ class Grayscale(PixelOp):
         gray = np.empty(value.shape[:2], np.uint8)
         _gray_of(np.array(value, order="C"), gray)
         return np.repeat(gray[:, :, None], self.num_output_channels, axis=2)
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Return the luma's."""
+        return (_gray_of,)

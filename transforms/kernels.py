@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .random import compiled
-from .vectors import LANES, PRECISION, bytes_of_a_column, pixel_of_four_rows, pixel_of_one_row
+from .jit import compiled
+from .vectors import LANES, PRECISION, bytes_of_a_column, look_up_four_bytes, look_up_one_byte, resize_eight_rows, resize_one_row
 
 Bytes = npt.NDArray[np.uint8]
 Longs = npt.NDArray[np.int64]
@@ -112,28 +112,13 @@ def horizontal(
     row = begin
     if channels == 3:
         safe = min(end, last)
-        read, write, table = source.ctypes.data, target.ctypes.data, weights.ctypes.data
-        while row + 4 <= safe:
-            for index in range(count):
-                pixel_of_four_rows(
-                    write + (row - begin) * pitch + index * 3,
-                    pitch,
-                    read + row * stride + places[2 * index] * 3,
-                    stride,
-                    table + index * width * 4,
-                    places[2 * index + 1],
-                )
-            row += 4
+        read, write = source.ctypes.data, target.ctypes.data
+        first, table = places.ctypes.data, weights.ctypes.data
+        while row + 8 <= safe:
+            resize_eight_rows(write + (row - begin) * pitch, pitch, read + row * stride, stride, first, table, width * 4, count)
+            row += 8
         while row < safe:
-            for index in range(count):
-                pixel_of_one_row(
-                    write + (row - begin) * pitch + index * 3,
-                    pitch,
-                    read + row * stride + places[2 * index] * 3,
-                    stride,
-                    table + index * width * 4,
-                    places[2 * index + 1],
-                )
+            resize_one_row(write + (row - begin) * pitch, pitch, read + row * stride, stride, first, table, width * 4, count)
             row += 1
     while row < end:
         _row_by_bytes(source, row * stride, target, (row - begin) * pitch, channels, count, places, weights, width)
@@ -151,14 +136,16 @@ def vertical(source: Bytes, offset: int, pitch: int, target: Bytes, at: int, len
 @compiled
 def _emit(line: Bytes, width: int, channels: int, flipped: bool, table: Any, out: Any, base: int, step: int, plane: int) -> None:
     """Write one finished row through the table."""
+    size = table.itemsize
     for channel in range(channels):
-        at = base + channel * plane
-        if flipped:
-            for x in range(width):
-                out[at + x * step] = table[channel, line[(width - 1 - x) * channels + channel]]
+        target = out.ctypes.data + (base + channel * plane) * size
+        first = line.ctypes.data + channel + ((width - 1) * channels if flipped else 0)
+        stride = -channels if flipped else channels
+        entries = table.ctypes.data + channel * 256 * size
+        if size == 4:
+            look_up_four_bytes(target, step * 4, first, stride, entries, width)
         else:
-            for x in range(width):
-                out[at + x * step] = table[channel, line[x * channels + channel]]
+            look_up_one_byte(target, step, first, stride, entries, width)
 
 
 @compiled
@@ -214,15 +201,17 @@ def fused(
     down, along = weights[: max(rows, 0) * tall], weights[max(rows, 0) * tall :]
     over = places[2 * max(rows, 0) :]
     buffer = scratch[pitch:]
+    begin = 0
     if rows > 0 and columns > 0:
         triangle_weights(box[0], box[1], scale[0], top + y0, rows, limits[0], limits[1], places, down, tall)
         triangle_weights(box[2], box[3], scale[1], left + x0, columns, limits[2], limits[3], over, along, wide)
-        needed = (places[0], places[2 * rows - 2] + places[2 * rows - 1])
+        begin = places[0]
+        needed = (begin, places[2 * rows - 2] + places[2 * rows - 1])
         horizontal(source, width * channels, channels, needed, shape[0] - 1, buffer, pitch, columns, over, along, wide)
     for row in range(height):
         if y0 <= row < y1 and columns > 0:
             place = 2 * (row - y0)
-            offset = (places[place] - places[0]) * pitch
+            offset = (places[place] - begin) * pitch
             vertical(buffer, offset, pitch, scratch, x0 * channels, columns * channels, down, (row - y0) * tall, places[place + 1])
             _fill(scratch, 0, x0, channels, fill)
             _fill(scratch, x1, across, channels, fill)

@@ -10,24 +10,15 @@ A draw costs one call of a compiled function, well under a microsecond. Refused:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar, cast
-
-import numba
 import numpy as np
 
-Compiled = TypeVar("Compiled", bound=Callable[..., object])
+from .jit import compiled
 
 _MASK32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 _ROUNDS = 10
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
-
-
-def compiled(function: Compiled) -> Compiled:
-    """Compile with numba on the first call; keep the machine code on disk, release the GIL, and keep IEEE arithmetic as written."""
-    return cast(Compiled, numba.njit(cache=True, nogil=True, fastmath=False)(function))
 
 
 def philox_reference(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:

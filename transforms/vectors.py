@@ -1,9 +1,10 @@
-"""The two inner loops of a resize as explicit vector code, for use inside numba kernels.
+"""The inner loops of the fused pass as explicit machine-level code, for use inside numba kernels.
 
 numba's loops are vectorised along the innermost dimension only, and a pixel has three bytes: written in Python, the horizontal pass runs at
 one multiplication a cycle. These intrinsics emit LLVM's portable vector instructions (SSE, AVX2, NEON alike), with unaligned loads of four bytes
 a pixel, of which the fourth is a neighbour's and is overwritten by the next store. So both need slack: `SLACK` bytes that exist behind the last
-pixel read and behind the last byte written. Sums are exact integers, so no order of summation can change a result.
+pixel read and behind the last byte written. Sums are exact integers, so no order of summation can change a result. The table look-up is here too,
+since numba's test for negative indices doubles its cost.
 
 Addresses are plain integers: an intrinsic that took arrays would unpack them in every call.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -51,6 +52,8 @@ def _weighted_sums(builder: Any, sources: Sequence[Any], step: Any, weights: Any
     wide, narrow = ir.VectorType(_I32, lanes), ir.VectorType(_I8, lanes)
     half = ir.Constant(wide, [1 << (PRECISION - 1)] * lanes)
     sums = [_variable(builder, half) for _ in sources]
+    for total in sums:
+        builder.store(half, total)  # the variable is made once, at the function's entry, and this loop stands in another
     with cgutils.for_range(builder, taps) as loop:
         weight = builder.load(_at(builder, builder.add(weights, builder.mul(loop.index, ir.Constant(_I64, 4))), _I32), align=4)
         factor = _splat(builder, weight, lanes)
@@ -62,21 +65,30 @@ def _weighted_sums(builder: Any, sources: Sequence[Any], step: Any, weights: Any
     return [builder.trunc(builder.lshr(builder.load(total), shift), narrow) for total in sums]
 
 
-def _horizontal(rows: int) -> Callable[..., Any]:
+def _rows(rows: int) -> Callable[..., Any]:
+    """Emit the loop over the outputs of some rows; the rows share the loads of weights and the branches."""
+
     def emit(context: Any, builder: Any, _signature: Any, args: Sequence[Any]) -> Any:
-        out, out_stride, source, stride, weights, taps = args
+        out, out_stride, source, stride, places, weights, width, count = args
         index = [ir.Constant(_I64, row) for row in range(rows)]
         sources = [builder.add(source, builder.mul(stride, row)) for row in index]
-        for row, pixel in zip(index, _weighted_sums(builder, sources, ir.Constant(_I64, 3), weights, taps, 4), strict=True):
-            target = builder.add(out, builder.mul(out_stride, row))
-            builder.store(pixel, _at(builder, target, ir.VectorType(_I8, 4)), align=1)
+        targets = [builder.add(out, builder.mul(out_stride, row)) for row in index]
+        with cgutils.for_range(builder, count) as loop:
+            place = builder.add(places, builder.mul(loop.index, ir.Constant(_I64, 16)))
+            first = builder.mul(builder.load(_at(builder, place, _I64), align=8), ir.Constant(_I64, 3))
+            taps = builder.load(_at(builder, builder.add(place, ir.Constant(_I64, 8)), _I64), align=8)
+            own = builder.add(weights, builder.mul(loop.index, width))
+            pixels = _weighted_sums(builder, [builder.add(s, first) for s in sources], ir.Constant(_I64, 3), own, taps, 4)
+            at = builder.mul(loop.index, ir.Constant(_I64, 3))
+            for target, pixel in zip(targets, pixels, strict=True):
+                builder.store(pixel, _at(builder, builder.add(target, at), ir.VectorType(_I8, 4)), align=1)
         return context.get_dummy_value()
 
     return emit
 
 
 _intrinsic: Any = intrinsic  # its types describe the emitter, not the call
-_SIX = (types.int64,) * 6
+_LONGS = (types.int64,) * 8
 
 
 def _column(context: Any, builder: Any, _signature: Any, args: Sequence[Any]) -> Any:
@@ -86,23 +98,65 @@ def _column(context: Any, builder: Any, _signature: Any, args: Sequence[Any]) ->
     return context.get_dummy_value()
 
 
-def _four_rows(_typing: Any, out: Any, out_stride: Any, source: Any, stride: Any, weights: Any, taps: Any) -> Any:
-    return types.void(*_SIX), _horizontal(4)
+def _lookup(bits: int) -> Callable[..., Any]:
+    kind, unroll = ir.IntType(bits), 8
+
+    def emit(context: Any, builder: Any, _signature: Any, args: Sequence[Any]) -> Any:
+        out, out_step, source, step, table, count = args
+
+        def one(place: Any) -> None:
+            byte = builder.load(_at(builder, builder.add(source, builder.mul(place, step)), _I8), align=1)
+            entry = builder.mul(builder.zext(byte, _I64), ir.Constant(_I64, bits // 8))
+            value = builder.load(_at(builder, builder.add(table, entry), kind), align=bits // 8)
+            builder.store(value, _at(builder, builder.add(out, builder.mul(place, out_step)), kind), align=bits // 8)
+
+        eights = builder.sdiv(count, ir.Constant(_I64, unroll))
+        with cgutils.for_range(builder, eights) as loop:
+            base = builder.mul(loop.index, ir.Constant(_I64, unroll))
+            for place in range(unroll):
+                one(builder.add(base, ir.Constant(_I64, place)))
+        done = builder.mul(eights, ir.Constant(_I64, unroll))
+        with cgutils.for_range(builder, builder.sub(count, done)) as loop:
+            one(builder.add(done, loop.index))
+        return context.get_dummy_value()
+
+    return emit
 
 
-def _one_row(_typing: Any, out: Any, out_stride: Any, source: Any, stride: Any, weights: Any, taps: Any) -> Any:
-    return types.void(*_SIX), _horizontal(1)
+def _eight_rows(_typing: Any, out: Any, out_stride: Any, source: Any, stride: Any, places: Any, weights: Any, width: Any, count: Any) -> Any:
+    return types.void(*_LONGS), _rows(8)
+
+
+def _one_row(_typing: Any, out: Any, out_stride: Any, source: Any, stride: Any, places: Any, weights: Any, width: Any, count: Any) -> Any:
+    return types.void(*_LONGS), _rows(1)
 
 
 def _one_column(_typing: Any, out: Any, source: Any, stride: Any, weights: Any, taps: Any) -> Any:
-    return types.void(*_SIX[:5]), _column
+    return types.void(*_LONGS[:5]), _column
 
 
-pixel_of_four_rows: Callable[[int, int, int, int, int, int], None] = _intrinsic(_four_rows)
-"""Write one RGB pixel in each of four rows, `out_stride` apart: the weighted sum of `taps` pixels side by side in rows `stride` apart."""
+def _four_bytes(_typing: Any, out: Any, out_step: Any, source: Any, step: Any, table: Any, count: Any) -> Any:
+    return types.void(*_LONGS[:6]), _lookup(32)
 
-pixel_of_one_row: Callable[[int, int, int, int, int, int], None] = _intrinsic(_one_row)
-"""Write one RGB pixel in one row."""
+
+def _one_byte(_typing: Any, out: Any, out_step: Any, source: Any, step: Any, table: Any, count: Any) -> Any:
+    return types.void(*_LONGS[:6]), _lookup(8)
+
+
+resize_eight_rows: Callable[[int, int, int, int, int, int, int, int], None] = _intrinsic(_eight_rows)
+"""Write `count` RGB pixels in each of eight rows, `out_stride` apart, from rows `stride` apart.
+
+`places` holds pairs (first pixel read, pixels read) as 64-bit integers, `weights` rows of 32-bit integers `width` bytes apart.
+"""
+
+resize_one_row: Callable[[int, int, int, int, int, int, int, int], None] = _intrinsic(_one_row)
+"""Write `count` RGB pixels in one row."""
 
 bytes_of_a_column: Callable[[int, int, int, int, int], None] = _intrinsic(_one_column)
 """Write `LANES` bytes: the weighted sums of `taps` rows that lie `stride` bytes apart."""
+
+look_up_four_bytes: Callable[[int, int, int, int, int, int], None] = _intrinsic(_four_bytes)
+"""Replace `count` bytes, `step` apart, by the four-byte entries of a table that they number, written `out_step` bytes apart."""
+
+look_up_one_byte: Callable[[int, int, int, int, int, int], None] = _intrinsic(_one_byte)
+"""Replace `count` bytes, `step` apart, by the one-byte entries of a table that they number, written `out_step` bytes apart."""
