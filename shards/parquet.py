@@ -29,7 +29,7 @@ from .storage import guard
 CACHE_BYTES = 256 << 20
 """Decoded bytes that a reader keeps besides the row group in use."""
 
-_DAMAGE = (pa.ArrowException, OSError, EOFError)
+_DAMAGE = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError)
 
 
 class ParquetFile:
