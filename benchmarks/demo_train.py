@@ -175,7 +175,8 @@ class Training:
 def prepare(asked: Asked, world: World, ledger: IO[str]) -> Training:
     """Return the training, new or as the checkpoint left it."""
     torch.manual_seed(1)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.size))
+    # a core for each loader worker: threads that have to wait for a core spin, and take it from the worker
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.size - asked.num_workers))
     dataset = ps.Dataset(asked.data, columns=["image", "label", "path"])
     loader = make_loader(asked, world, dataset, train=True)
     model: nn.Module = Net(len(dataset.metadata["class_names"]["label"]))
