@@ -36,6 +36,7 @@ class ArrowFile:
 
     Attributes:
         schema: the file's Arrow schema.
+        names: its columns.
         count: how many record batches it has.
         is_stream: whether it is in the stream format, which has no footer.
     """
@@ -55,11 +56,12 @@ class ArrowFile:
             self.is_stream = self._source.read(len(_MAGIC)) != _MAGIC
             self._file = self._open([])
             self.schema: pa.Schema = self._file.schema
-            if columns is not None and 0 < len(columns) < len(self.schema.names):
+            self.names: list[str] = self.schema.names
+            if columns is not None and 0 < len(columns) < len(self.names):
                 self._file = self._open(sorted({i for name in columns for i in self.schema.get_all_field_indices(name)}))
             self._batches: list[pa.RecordBatch] = list(self._file) if self.is_stream else []
             self.count: int = len(self._batches) if self.is_stream else self._file.num_record_batches
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             self.close()
             raise BadData(f"the file is not an Arrow file, or it was cut or damaged: {error}", path=path) from None
 
@@ -123,7 +125,7 @@ class ArrowReader(ShardReader):
         for name, field in self.schema.items():
             indices = found.get_all_field_indices(name)
             if len(indices) != 1:
-                raise BadData(f"the file has {len(indices)} columns of this name; it has {found.names}", field=name)
+                raise BadData(f"the file has {len(indices)} columns of this name; it has {self._file.names}", field=name)
             stored = field_from_arrow(found.field(indices[0]))
             if stored != field:
                 raise BadData(f"the file holds {stored} where the dataset says {field}", field=name)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from ..errors import BadData, BadRequest
 from ..fields import Field, Schema
 from . import commits
+from .adopt import adopt
 from .columns import Column
 from .formats import choose_columns, open_reader
 from .manifest import Manifest
@@ -61,11 +62,11 @@ class Dataset:
         if self._own:
             self.manifest: Manifest = commits.load(self._path, version)
             """The dataset at the pinned version, as a value."""
-        elif version is not None:
-            commits.load(self._path, version)  # says that there is no dataset, or
-            raise BadRequest(f"version: {version!r} of {self._path}: foreign files have no versions; publish them with `penstock index` first")
         else:
-            self.manifest = commits.load(self._path)
+            wanted = self._columns if isinstance(self._columns, tuple) else None
+            self.manifest = adopt(self._path, hash=False, publish=False, columns=wanted)
+            if version is not None:
+                raise BadRequest(f"version: {version!r} of {self._path}: foreign files have no versions; publish them with `penstock index` first")
         self.schema: Schema = choose_columns(self.manifest.schema, self._columns)
         """The columns that are read, by name, in order."""
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()

@@ -10,12 +10,16 @@ from pathlib import Path
 
 from ..errors import BadRequest
 from ..fields import Schema
-from . import arrow, tar
+from . import hfarrow, parquet, tar
 from .manifest import Shard
 from .reader import ShardReader
 from .storage import inside
 
-_READERS: dict[str, Callable[[Path, Shard, Schema], ShardReader]] = {"arrow": arrow.open_shard, "tar": tar.open_shard}
+_READERS: dict[str, Callable[[Path, Shard, Schema], ShardReader]] = {
+    "arrow": hfarrow.open_shard,
+    "tar": tar.open_shard,
+    "parquet": parquet.open_shard,
+}
 
 
 def choose_columns(schema: Schema, columns: Sequence[str] | None) -> Schema:
@@ -26,8 +30,11 @@ def choose_columns(schema: Schema, columns: Sequence[str] | None) -> Schema:
     """
     if columns is None:
         return schema
-    if isinstance(columns, str) or not columns or len(set(columns)) != len(columns) or not set(columns) <= set(schema):
-        raise BadRequest(f"columns: {columns!r} must be a list of some of the columns that exist, each once: {', '.join(schema)}")
+    if isinstance(columns, str) or not columns or len(set(columns)) != len(columns):
+        given = columns if isinstance(columns, str) else list(columns)
+        raise BadRequest(f"columns: {given!r} is not a list of one or more columns, each once; there are {', '.join(schema)}")
+    if unknown := [name for name in columns if name not in schema]:
+        raise BadRequest(f"columns: there is no {', '.join(map(repr, unknown))}; there are {', '.join(schema)}")
     return {name: field for name, field in schema.items() if name in columns}
 
 
