@@ -1,0 +1,180 @@
+"""The fused pass equals the slow one bit for bit, and both are Pillow's resize."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts.pictures import noise, photo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from penstock.transforms.geometry import FACTORS, Crop, Flip, Scale, Step, View
+from penstock.transforms.resample import IDENTITY, Pass, carry_out, pixel_buffer, resample, resampled, resize_reference, weights_reference
+
+
+def pillow(image: Any, size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> Any:
+    """Return Pillow's bilinear resize; `size` is (height, width), `box` (left, top, right, bottom)."""
+    flat = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    return np.asarray(flat.resize(size[::-1], Image.Resampling.BILINEAR, box=box)).reshape(*size, image.shape[2])
+
+
+def differences(left: Any, right: Any) -> Any:
+    """Return absolute differences of bytes."""
+    return np.abs(left.astype(int) - right.astype(int))
+
+
+@st.composite
+def crops(draw: st.DrawFn, height: int, width: int) -> tuple[int, int, int, int]:
+    """Draw a box inside an image."""
+    top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+    return top, left, draw(st.integers(1, height - top)), draw(st.integers(1, width - left))
+
+
+SIDE = st.integers(1, 130)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SIDE, SIDE, SIDE, SIDE, st.sampled_from([1, 3]), st.data())
+def test_crop_and_resize_is_pillows(height: int, width: int, tall: int, wide: int, channels: int, data: st.DataObject) -> None:
+    """Cropping and resizing noise differs from Pillow's crop().resize() by at most one grey level anywhere, and by less than 1 on average."""
+    top, left, rows, columns = box = data.draw(crops(height, width))
+    image = noise(height, width, channels)
+    view = View.whole(height, width).then(Crop(box))
+    assert view is not None
+    view = view.then(Scale(tall, wide))
+    assert view is not None
+    expected = pillow(np.ascontiguousarray(image[top : top + rows, left : left + columns]), (tall, wide))
+    assert differences(resampled(image, Pass.of(view, 1)), expected).max() <= 1
+
+
+def test_shrinking_is_pillow_byte_for_byte() -> None:
+    """Where Pillow too goes along rows first (any reduction of a photograph), the result is the same to the byte."""
+    image = photo()
+    for size in ((224, 224), (100, 224), (224, 100), (10, 10)):
+        view = View.whole(375, 500).then(Scale(*size))
+        assert view is not None
+        assert differences(resampled(image, Pass.of(view, 1)), pillow(image, size)).max() <= (0 if size == (224, 224) else 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SIDE, SIDE, SIDE, SIDE, st.data())
+def test_fractional_boxes_are_pillows(height: int, width: int, tall: int, wide: int, data: st.DataObject) -> None:
+    """With a box in fractions of pixels and the whole image as limits, the reference is Pillow's resize(box=)."""
+    share = st.floats(0, 1, allow_nan=False)
+    bounds = []
+    for length in (height, width):
+        low, high = sorted((data.draw(share) * length, data.draw(share) * length))
+        bounds += [low, high] if high - low > 0.25 else [0.0, float(length)]
+    y0, y1, x0, x1 = bounds
+    image = noise(height, width)
+    got = resize_reference(image, (y0, y1, x0, x1), (0, height, 0, width), (tall, wide))
+    assert differences(got, pillow(image, (tall, wide), (x0, y0, x1, y1))).max() <= 1
+
+
+@st.composite
+def steps(draw: st.DrawFn, height: int, width: int) -> list[Step]:
+    """Draw crops (also reaching outside), resizes and flips in any order."""
+    found: list[Step] = []
+    for _ in range(draw(st.integers(0, 5))):
+        kind = draw(st.sampled_from(["crop", "outside", "scale", "flip"]))
+        if kind == "flip":
+            found.append(Flip())
+        elif kind == "scale":
+            height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
+            found.append(Scale(height, width))
+        elif kind == "crop":
+            box = draw(crops(height, width))
+            found.append(Crop(box))
+            height, width = box[2:]
+        else:
+            top, left = draw(st.integers(-9, height + 3)), draw(st.integers(-9, width + 3))
+            height, width = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+            found.append(Crop((top, left, height, width), (draw(st.integers(0, 255)),)))
+    return found
+
+
+@settings(max_examples=250, deadline=None)
+@given(SIDE, SIDE, st.sampled_from([1, 3]), st.booleans(), st.sampled_from(["uint8", "float32"]), st.data())
+def test_fused_equals_step_by_step(height: int, width: int, channels: int, channels_first: bool, dtype: str, data: st.DataObject) -> None:
+    """Any list of steps, folded into views and carried out through a table in either layout, equals the steps one by one, bit for bit."""
+    image = noise(height, width, channels)
+    expected, view = image, View.whole(height, width)
+    for step in data.draw(steps(height, width)):
+        expected = carry_out(step, expected)
+        longer = view.then(step)
+        if longer is None:
+            image = resampled(image, Pass.of(view, 1))
+            longer = View.whole(*view.size).then(step)
+        assert longer is not None
+        view = longer
+    table = np.random.default_rng(0).integers(0, 256, (channels, 256)).astype(dtype)
+    looked_up = np.stack([table[channel, expected[:, :, channel]] for channel in range(channels)], axis=0 if channels_first else 2)
+    out = np.empty(looked_up.shape, dtype)
+    resample(image, Pass.of(view, 1), table, out, channels_first=channels_first)
+    assert np.array_equal(out, looked_up)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(64, 200), st.integers(64, 200), st.sampled_from(FACTORS), st.data())
+def test_boxes_of_reduced_images_agree(height: int, width: int, factor: int, data: st.DataObject) -> None:
+    """On an image decoded at a fraction of its size, fused and reference read the same fractional box."""
+    image = noise(-(-height // factor), -(-width // factor))
+    view = View.whole(height, width).then(Crop(data.draw(crops(height, width))))
+    assert view is not None
+    view = view.then(Scale(data.draw(st.integers(1, 30)), data.draw(st.integers(1, 30))))
+    assert view is not None
+    task = Pass.of(view, factor)
+    assert 0 <= task.limits[0] < task.limits[1] <= image.shape[0]
+    assert 0 <= task.limits[2] < task.limits[3] <= image.shape[1]
+    assert np.array_equal(resampled(image, task), resize_reference(image, task.box, task.limits, view.scale))
+
+
+def test_nothing_outside_the_crop_has_influence() -> None:
+    """Two images that agree inside a crop give the same result, though the filter is wider than the crop's edge."""
+    one, two = noise(50, 50, seed=1), noise(50, 50, seed=2)
+    two[10:40, 10:40] = one[10:40, 10:40]
+    view = View.whole(50, 50).then(Crop((10, 10, 30, 30)))
+    assert view is not None
+    view = view.then(Scale(7, 7))
+    assert view is not None
+    assert np.array_equal(resampled(one, Pass.of(view, 1)), resampled(two, Pass.of(view, 1)))
+
+
+def test_read_only_and_strided_images_are_taken() -> None:
+    """Memory-mapped (read-only) and mirrored (strided) images give what their copies give, and are not written to."""
+    image = noise(20, 30)
+    view = View.whole(20, 30).then(Scale(11, 13))
+    assert view is not None
+    frozen = image.copy()
+    frozen.flags.writeable = False
+    assert np.array_equal(resampled(frozen, Pass.of(view, 1)), resampled(image, Pass.of(view, 1)))
+    assert np.array_equal(resampled(image[:, ::-1], Pass.of(view, 1)), resampled(np.ascontiguousarray(image[:, ::-1]), Pass.of(view, 1)))
+
+
+def test_weights_sum_to_one() -> None:
+    """Every output's weights sum to 1 within one unit of fixed point a tap, so a flat picture stays flat."""
+    for size in (1, 3, 10, 224):
+        for _, weights in weights_reference(0.0, 100.0, size, 0, 100):
+            assert abs(sum(weights) - (1 << 22)) <= len(weights)
+    flat = np.full((40, 40, 3), 255, np.uint8)
+    assert (resize_reference(flat, (0.0, 40.0, 0.0, 40.0), (0, 40, 0, 40), (17, 53)) == 255).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2, 2)])
+def test_thin_images(size: tuple[int, int]) -> None:
+    """Images of one row or one column are read within their memory and resized as by the reference."""
+    image = noise(*size)
+    view = View.whole(*size).then(Scale(33, 31))
+    assert view is not None
+    expected = resize_reference(image, (0.0, float(size[0]), 0.0, float(size[1])), (0, size[0], 0, size[1]), (33, 31))
+    assert np.array_equal(resampled(image, Pass.of(view, 1)), expected)
+
+
+def test_scratch_grows_and_is_reused() -> None:
+    """The thread's buffer is at least as large as asked, and the same when it suffices."""
+    assert pixel_buffer(3_000_000).size >= 3_000_000
+    assert pixel_buffer(1000) is pixel_buffer(2000)
+    assert IDENTITY.shape == (4, 256)
