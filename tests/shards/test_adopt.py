@@ -58,20 +58,20 @@ WRITERS: dict[str, Callable[[Path, int], Path]] = {
 }
 
 
-@pytest.mark.parametrize("format", WRITERS)
-def test_a_file_a_folder_and_a_pattern(tmp_path: Path, format: str) -> None:
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_file_a_folder_and_a_pattern(tmp_path: Path, kind: str) -> None:
     """The three kinds of source give the same shards, in order, with their rows."""
     for number in range(3):
-        WRITERS[format](tmp_path / f"x-{number:03d}.{format}", number * 3)
-    for source in (tmp_path, tmp_path / f"x-{{000..002}}.{format}"):
+        WRITERS[kind](tmp_path / f"x-{number:03d}.{kind}", number * 3)
+    for source in (tmp_path, tmp_path / f"x-{{000..002}}.{kind}"):
         made = opened(source)
         assert made.version == 0
-        assert [shard.path for shard in made.shards] == [f"x-{number:03d}.{format}" for number in range(3)]
+        assert [shard.path for shard in made.shards] == [f"x-{number:03d}.{kind}" for number in range(3)]
         assert [shard.rows for shard in made.shards] == [3, 3, 3]
-        assert {shard.format for shard in made.shards} == {format}
-    single = opened(tmp_path / f"x-001.{format}")
+        assert {shard.format for shard in made.shards} == {kind}
+    single = opened(tmp_path / f"x-001.{kind}")
     assert (single.rows, len(single.shards), single.root) == (3, 1, str(tmp_path))
-    assert opened(tmp_path / f"x-{{002,000}}.{format}").shards[0].path == f"x-002.{format}"
+    assert opened(tmp_path / f"x-{{002,000}}.{kind}").shards[0].path == f"x-002.{kind}"
 
 
 def test_block_rows_are_those_of_the_file(tmp_path: Path) -> None:
@@ -181,10 +181,10 @@ def test_many_may_adopt_at_once(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
 
 
-@pytest.mark.parametrize("format", WRITERS)
-def test_publishing_hashes_and_commits(tmp_path: Path, format: str) -> None:
+@pytest.mark.parametrize("kind", WRITERS)
+def test_publishing_hashes_and_commits(tmp_path: Path, kind: str) -> None:
     """Published, the files are version 1 of a dataset in their folder, with checksums, and can be read back."""
-    path = WRITERS[format](tmp_path / f"a.{format}", 0)
+    path = WRITERS[kind](tmp_path / f"a.{kind}", 0)
     made = adopt(str(tmp_path), hash=True, publish=True)
     assert made.version == 1
     assert made.shards[0].xxh3 == xxhash.xxh3_64_hexdigest(path.read_bytes())
@@ -194,7 +194,7 @@ def test_publishing_hashes_and_commits(tmp_path: Path, format: str) -> None:
     assert reader.rows == 3
     reader.row(2)
     reader.close()
-    if format == "tar":
+    if kind == "tar":
         assert tarkeep.load(path).hashes is not None
 
 

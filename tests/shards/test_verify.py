@@ -26,12 +26,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
-def dataset(root: Path, format: str, rows: Rows) -> list[str]:
+def dataset(root: Path, kind: str, rows: Rows) -> list[str]:
     """Publish two shards of half the rows each, in blocks of about ten rows, and return their paths."""
     half = len(rows) // 2
     (root / "data").mkdir()
     shards = [
-        write_shard(root / "data" / f"part-{1:020d}-{n:05d}-x.{format}", format, MIXED, part, block_bytes=600)
+        write_shard(root / "data" / f"part-{1:020d}-{n:05d}-x.{kind}", kind, MIXED, part, block_bytes=600)
         for n, part in enumerate((rows[:half], rows[half:]))
     ]
     shards = [type(shard)(**{**shard.to_json(), "path": f"data/{shard.path}"}) for shard in shards]
@@ -51,26 +51,26 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("format", ["arrow", "tar"])
-def test_nothing_is_found_in_what_is_whole(tmp_path: Path, format: str) -> None:
+@pytest.mark.parametrize("kind", ["arrow", "tar"])
+def test_nothing_is_found_in_what_is_whole(tmp_path: Path, kind: str) -> None:
     """A dataset as it was written has no problem, at its newest version and at a named one."""
-    dataset(tmp_path, format, mixed(60))
+    dataset(tmp_path, kind, mixed(60))
     assert found(tmp_path) == []
     assert list(verify(str(tmp_path), 1)) == []
 
 
-@pytest.mark.parametrize("format", ["arrow", "tar"])
-def test_a_flipped_bit_is_found(tmp_path: Path, format: str) -> None:
+@pytest.mark.parametrize("kind", ["arrow", "tar"])
+def test_a_flipped_bit_is_found(tmp_path: Path, kind: str) -> None:
     """The shard and the row (of an Arrow shard: the first of the block) are named, and only they."""
     rows = mixed(60)
     rows[41]["raw"] = b"FIND-ME"
-    paths = dataset(tmp_path, format, rows)
+    paths = dataset(tmp_path, kind, rows)
     path = tmp_path / paths[1]
     flip(path, path.read_bytes().index(b"FIND-ME") + 3)
     (problem,) = found(tmp_path)
     assert problem.shard == paths[1]
     assert "checksum" in problem.reason
-    if format == "tar":
+    if kind == "tar":
         assert problem.row == 41 - 30
     else:
         assert isinstance(problem.row, int)
@@ -86,10 +86,10 @@ def test_a_change_outside_the_blocks_is_found(tmp_path: Path) -> None:
     assert "restore" in problem.reason
 
 
-@pytest.mark.parametrize("format", ["arrow", "tar"])
-def test_cut_and_missing_shards_are_found(tmp_path: Path, format: str) -> None:
+@pytest.mark.parametrize("kind", ["arrow", "tar"])
+def test_cut_and_missing_shards_are_found(tmp_path: Path, kind: str) -> None:
     """Each shard is judged by itself: one cut, one gone, both named."""
-    paths = dataset(tmp_path, format, mixed(20))
+    paths = dataset(tmp_path, kind, mixed(20))
     whole = (tmp_path / paths[0]).read_bytes()
     (tmp_path / paths[0]).write_bytes(whole[:-7])
     (tmp_path / paths[1]).unlink()
