@@ -38,6 +38,7 @@ class _FixedBuilder:
         self._rows = 0
 
     def put(self, value: Any) -> int:
+        """Take one row; return its bytes."""
         if self._rows == len(self._values):
             self._values = np.concatenate([self._values, np.empty_like(self._values)])
         self._values[self._rows] = value
@@ -64,6 +65,7 @@ class _RunBuilder:
         self._parts: list[bytes] = []
 
     def put(self, value: Any) -> int:
+        """Take one row; return its bytes."""
         part = self._turn(value)
         if len(part) > MOST_ROW_BYTES:
             raise BadData(f"the value has {len(part)} bytes; one row may have {MOST_ROW_BYTES}: cut it into several rows, or keep it in a file")
