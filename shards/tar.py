@@ -150,7 +150,7 @@ def open_shard(path: Path, shard: Shard, schema: Schema) -> TarReader:
 
 
 _NOTHING = np.empty(0, np.uint8)
-_EMPTY = TarIndex(keys=pa.array([], pa.string()), starts={}, sizes={}, facts={}, hashes=None, tar_bytes=0, tar_mtime_ns=None)
+_EMPTY = TarIndex(keys=pa.nulls(0, pa.string()), starts={}, sizes={}, facts={}, hashes=None, tar_bytes=0, tar_mtime_ns=None)
 
 
 def _keys(keys: pa.StringArray) -> RaggedColumn:
