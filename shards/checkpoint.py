@@ -2,7 +2,7 @@
 
 A checkpoint says nothing that the commits do not say. It is written behind the version it describes, put if absent, and a damaged one is
 named with its remedy: delete it, and the commits are read instead. Cost: about 60 bytes a shard; reading it is O(shards).
-Refused: JSON, which takes ten times as long to read for 100,000 shards.
+Refused: JSON, three times as large; reading either is the cost of 100,000 checked shards, not of the format.
 """
 
 from __future__ import annotations

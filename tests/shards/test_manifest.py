@@ -220,6 +220,21 @@ def test_check_path_accepts_what_people_use() -> None:
         assert check_path(path) == path
 
 
+_PART = st.sampled_from(["a", "..", ".", "", "...", "a.b", "_penstock", "_penstockx", "\n", "é", " ", ".a"])
+
+
+@given(st.lists(_PART, max_size=4))
+def test_check_path_refuses_exactly_what_leaves_the_dataset(parts: list[str]) -> None:
+    """The one pattern that looks at a path agrees with its rules, part by part."""
+    path = "/".join(parts)
+    fine = bool(parts) and not any(part in {"", ".", ".."} or "\n" in part for part in parts) and parts[0] != "_penstock"
+    if fine:
+        assert check_path(path) == path
+    else:
+        with pytest.raises(BadData):
+            check_path(path)
+
+
 def manifest(*shards: Shard, **changed: Any) -> Manifest:
     """Return a manifest of the shards."""
     return Manifest(**{"root": "/r", "version": 1, "schema": SCHEMA, "shards": shards, **changed})
