@@ -19,8 +19,8 @@ LAYER = {"errors": 0, "order": 1, "metrics": 1, "fields": 1, "shards": 2, "trans
 
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
-BY_NAME = {"__init__.py", "transforms/__init__.py", "cli/app.py", "shards/shardwriter.py"}
-"""Where modules are imported by name at run time, each with its reason in the file: torch's price is paid only when it is used."""
+BY_NAME = {"__init__.py", "transforms/__init__.py", "cli/app.py", "ingest/part.py", "shards/shardwriter.py"}
+"""Where modules are imported by name at run time, each with its reason in the file: a heavy library is paid for only when it is used."""
 
 Def = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -72,7 +72,7 @@ def sources(root: Path) -> list[Source]:
 def may_import_torch(name: str) -> bool:
     """Tell whether a file is one of torch's leaves."""
     stem = Path(name).stem
-    return name in {"loaders/loader.py", "shards/tar_write.py"} or stem == "device" or stem.startswith("device_")
+    return name in {"loaders/loader.py", "loaders/sampler.py", "shards/tar_write.py"} or stem == "device" or stem.startswith("device_")
 
 
 def imports(source: Source, known: set[str]) -> list[Import]:
