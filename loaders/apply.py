@@ -29,7 +29,8 @@ def transformed(chain: Chain, places: Sequence[Place], key: int, sink: Sink) -> 
     """
     sink.stage(Stage.DECODE if chain.decoder is not None else Stage.TRANSFORM)
     if not isinstance(chain.output, Ragged):
-        return _each(chain, places, key, list(sink.fixed(chain.name)))
+        out = sink.fixed(chain.name)
+        return _each(chain, places, key, [out[index, ...] for index in range(len(out))])
     began = perf_counter_ns()
     lengths = np.fromiter((place.value(chain.name).size for place in places), np.int64, len(places))
     ends = np.cumsum(lengths)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from time import perf_counter_ns
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import order
 from ..metrics import WorkTimes
@@ -29,7 +30,8 @@ class Filler:
         self._dataset = work.dataset
         self._lookup = Lookup(work.dataset)
         manifest, fields = work.dataset.manifest, work.dataset.fields
-        direct = [name for name in fields if work.mapping is None and name not in work.chains]
+        rowwise = [name for name, chain in work.chains.items() if chain.rowwise and not fields[name].ragged]
+        direct = [name for name in fields if work.mapping is None and (name not in work.chains or name in rowwise)]
         self._fixed = [name for name in direct if not fields[name].ragged]
         self._ragged = [name for name in direct if fields[name].ragged]
         fast = Gather.suits(manifest)
@@ -51,23 +53,34 @@ class Filler:
         rows = order.rows_at(positions % count, n=count, seed=work.seed, epoch=epoch, shuffle=work.shuffle)
         if VALID in work.outputs:
             sink.fixed(VALID)[:] = positions < count
-        for name in self._gathers:
-            self._gathers[name].into(rows, sink.fixed(name))
         places = self._lookup.places(rows) if len(self._gathers) < len(work.dataset.fields) else []
+        times = WorkTimes()
         for name in self._fixed:
-            if name not in self._gathers:
-                out = sink.fixed(name)
-                for index, place in enumerate(places):
-                    out[index] = place.value(name)
+            times = times.merge(self._fill_fixed(name, rows, places, sink))
         for name in self._ragged:
             _join(places, name, sink)
-        read_ns = perf_counter_ns() - began
-        times = WorkTimes(read_ns=read_ns)
+        times = times.merge(WorkTimes(read_ns=perf_counter_ns() - began - times.transform_ns))
         if work.mapping is not None:
             return times.merge(mapped(work, places, order.augment_key(work.seed, epoch), sink))
-        for chain in work.chains.values():
-            times = times.merge(transformed(chain, places, order.augment_key(work.seed, epoch), sink))
+        for name, chain in work.chains.items():
+            if name not in self._fixed:
+                times = times.merge(transformed(chain, places, order.augment_key(work.seed, epoch), sink))
         return times
+
+    def _fill_fixed(self, name: str, rows: npt.NDArray[np.int64], places: Sequence[Place], sink: Sink) -> WorkTimes:
+        """Copy a fixed column's rows into the sink, through its chain when it has one; return only the time of the chain."""
+        chain, field, out = self._work.chains.get(name), self._work.dataset.fields[name], sink.fixed(name)
+        values = out if chain is None else np.empty((len(rows), *field.shape), field.dtype)
+        if name in self._gathers:
+            self._gathers[name].into(rows, values)
+        else:
+            for index, place in enumerate(places):
+                values[index] = place.value(name)
+        if chain is None:
+            return WorkTimes()
+        began = perf_counter_ns()
+        chain.run_rows(values, out)
+        return WorkTimes(transform_ns=perf_counter_ns() - began)
 
 
 def _join(places: Sequence[Place], name: str, sink: Sink) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -115,7 +116,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         super().__init__(
             as_torch,
             batch_size,
-            sampler=EpochSampler(as_torch, self.plan, seed=self.seed, shuffle=self.shuffle, on_epoch=self.set_epoch),
+            sampler=EpochSampler(as_torch, self.plan, seed=self.seed, shuffle=self.shuffle, on_epoch=weakref.WeakMethod(self.set_epoch)),
             num_workers=num_workers,
             pin_memory=pin_memory,
             drop_last=self.tail == "drop",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -20,8 +21,8 @@ from .plan import Plan
 class EpochSampler(DistributedSampler[Any]):
     """The rows of this rank's epoch, in the order they are delivered."""
 
-    def __init__(self, dataset: Dataset[Any], plan: Plan, *, seed: int, shuffle: bool, on_epoch: Callable[[int], None]) -> None:
-        """Describe `plan`; `on_epoch` hears what `set_epoch` is told."""
+    def __init__(self, dataset: Dataset[Any], plan: Plan, *, seed: int, shuffle: bool, on_epoch: WeakMethod[Callable[[int], None]]) -> None:
+        """Describe `plan`; `on_epoch`, held weakly so that loader and sampler are no cycle, hears what `set_epoch` is told."""
         super().__init__(dataset, num_replicas=plan.world_size, rank=plan.rank, shuffle=shuffle, seed=seed, drop_last=plan.tail == "drop")
         self.plan = plan
         self._on_epoch = on_epoch
@@ -29,7 +30,8 @@ class EpochSampler(DistributedSampler[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the next one to be iterated, here and in the loader."""
         super().set_epoch(epoch)
-        self._on_epoch(epoch)
+        if (tell := self._on_epoch()) is not None:
+            tell(epoch)
 
     def __iter__(self) -> Iterator[int]:
         """Yield row numbers, batch after batch."""
