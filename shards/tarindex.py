@@ -4,7 +4,7 @@ Its file is Arrow IPC: `key`, per field `start/<field>` and `size/<field>`, `xxh
 its last member) when the tar was hashed, and in the metadata the tar's size and what kind of files each field's are.
 
 Must never: point outside its tar, between its blocks, or at the same bytes twice; a file that does is refused before it is used.
-Cost: about 10 µs a member to build (the headers and, of images, sounds and arrays, the first bytes); 16 bytes a member plus the key to keep.
+Cost: about 12 µs a member to build (the headers and, of images, sounds and arrays, the first bytes); 16 bytes a member plus the key to keep.
 Refused: JSON or text (ten times the size, parsed at each opening) and an index inside the tar (foreign tars stay untouched).
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from .tarscan import BLOCK, members
 _VERSION = 1
 _METADATA = b"penstock.tar"
 
+Number = TypeVar("Number", np.int64, np.uint64)
 Places = npt.NDArray[np.int64]
 
 
@@ -113,12 +114,12 @@ def build(data: npt.NDArray[np.uint8], *, hashed: bool, mtime_ns: int | None = N
             try:
                 found = facts_of(suffix, data[start : start + size])
                 before = facts.get(name)
-                if before != found:
+                if before is not found:
                     facts[name] = found if before is None else before.merge(found)
             except BadData as error:
                 raise error.at(row=f"{row} ({keys[row]!r})", field=name) from None
     index = TarIndex(
-        keys=pa.array(keys, pa.string()),
+        keys=_text(keys),
         starts={name: np.array(starts[name], np.int64) for name in names},
         sizes={name: np.array(sizes[name], np.int64) for name in names},
         facts={name: facts[name] for name in names},
@@ -178,6 +179,18 @@ def _checked_names(
     return names
 
 
+def _text(values: list[str]) -> pa.StringArray:
+    """Return an Arrow array without `pyarrow.array`, which imports pandas (a second) where it is installed."""
+    encoded = [value.encode() for value in values]
+    offsets = np.zeros(len(encoded) + 1, np.int32)
+    np.cumsum([len(each) for each in encoded], out=offsets[1:])
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
+
+
+def _numbers(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
 def to_bytes(index: TarIndex) -> bytes:
     """Return the file of an index; equal indexes give equal bytes."""
     note = {
@@ -188,11 +201,11 @@ def to_bytes(index: TarIndex) -> bytes:
     }
     columns: dict[str, Any] = {"key": index.keys}
     for name in index.facts:
-        columns[f"start/{name}"] = index.starts[name]
-        columns[f"size/{name}"] = index.sizes[name]
+        columns[f"start/{name}"] = _numbers(index.starts[name], pa.int64())
+        columns[f"size/{name}"] = _numbers(index.sizes[name], pa.int64())
     if index.hashes is not None:
-        columns["xxh3"] = index.hashes
-    table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(note)})
+        columns["xxh3"] = _numbers(index.hashes, pa.uint64())
+    table = pa.Table.from_arrays(list(columns.values()), names=list(columns)).replace_schema_metadata({_METADATA: json.dumps(note)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(1, index.rows))
@@ -232,22 +245,25 @@ def _from_table(table: pa.Table, note: Mapping[str, Any]) -> TarIndex:
         raise BadData(f"the index of {table.num_rows} samples names no field")
     return TarIndex(
         keys=_one_chunk(table.column("key").cast(pa.string())),
-        starts={name: _places(table, f"start/{name}") for name in facts},
-        sizes={name: _places(table, f"size/{name}") for name in facts},
+        starts={name: _values(table, f"start/{name}", np.int64) for name in facts},
+        sizes={name: _values(table, f"size/{name}", np.int64) for name in facts},
         facts=facts,
-        hashes=_one_chunk(table.column("xxh3").cast(pa.uint64())).to_numpy() if "xxh3" in table.column_names else None,
+        hashes=_values(table, "xxh3", np.uint64) if "xxh3" in table.column_names else None,
         tar_bytes=int(note["tar_bytes"]),
         tar_mtime_ns=None if note["tar_mtime_ns"] is None else int(note["tar_mtime_ns"]),
     )
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
     if array.null_count:
         raise BadData(f"the index has {array.null_count} empty places")
     return array
 
 
-def _places(table: pa.Table, name: str) -> Places:
-    places: Places = _one_chunk(table.column(name).cast(pa.int64())).to_numpy()
-    return places
+def _values(table: pa.Table, name: str, dtype: type[Number]) -> npt.NDArray[Number]:
+    """Return a column of numbers as a view; `Array.to_numpy` would import pandas."""
+    array = _one_chunk(table.column(name))
+    if array.type != pa.from_numpy_dtype(dtype):
+        raise BadData(f"column {name!r} of the index holds {array.type}")
+    return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)] if len(array) else np.empty(0, dtype)

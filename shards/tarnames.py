@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,7 @@ def split(name: str) -> tuple[str, str] | None:
     return found[1], f"{head}{dot}{extension.lower()}"
 
 
+@lru_cache(maxsize=1024)
 def group_of(suffix: str) -> str:
     """Return what kind of file a suffix says: a key of the table above, `"bytes"` for anything else."""
     return _GROUP.get(suffix.rpartition(".")[2], "bytes")
@@ -201,18 +203,32 @@ def _fewest(arrays: list[tuple[str, tuple[int, ...]]]) -> tuple[tuple[str, tuple
 
 
 def facts_of(suffix: str, data: npt.NDArray[np.uint8]) -> Facts:
-    """Return what one row shows; looks at no more than its first bytes.
+    """Return what one row, the bytes of one member, shows; looks at no more than its first bytes. Equal rows give the same object.
 
     Raises:
         BadData: an `.npy` file is damaged or would need unpickling.
     """
     group = group_of(suffix)
     if group in {"image", "audio"}:
-        extension = suffix.rpartition(".")[2]
-        found = sniff(data[:12].tobytes())
-        known = found is not None and _GROUP[_EXTENSION.get(found, found)] == group
-        return Facts(group=group, encodings=(found if known and found is not None else _ENCODING[extension],))
+        return _media_facts(suffix, sniff(data[:12].tobytes()))
     if group == "npy":
         header = header_of(data)
-        return Facts(group=group, arrays=((header.dtype.name, header.shape),))
+        return _array_facts(header.dtype.name, header.shape)
+    return _plain_facts(group)
+
+
+@lru_cache(maxsize=1024)
+def _media_facts(suffix: str, found: str | None) -> Facts:
+    group = group_of(suffix)
+    fits = found is not None and _GROUP[_EXTENSION.get(found, found)] == group
+    return Facts(group=group, encodings=(found if fits and found is not None else _ENCODING[suffix.rpartition(".")[2]],))
+
+
+@lru_cache(maxsize=1024)
+def _array_facts(dtype: str, shape: tuple[int, ...]) -> Facts:
+    return Facts(group="npy", arrays=((dtype, shape),))
+
+
+@lru_cache(maxsize=16)
+def _plain_facts(group: str) -> Facts:
     return Facts(group=group)

@@ -19,7 +19,7 @@ from contracts.tars import JPEG, PNG, npy, pairs, write_tar
 from penstock.errors import AlreadyExists, BadData, BadRequest, NotADataset, StorageError
 from penstock.fields import Array, Audio, Bytes, Image, Scalar, Text, Tokens
 from penstock.shards import adopt as module
-from penstock.shards import commits, tarkeep
+from penstock.shards import commits, storage, tarkeep
 from penstock.shards.adopt import adopt
 from penstock.shards.foreign import find
 from penstock.shards.formats import open_reader
@@ -145,7 +145,7 @@ def test_a_hostile_kept_file_is_not_believed(tmp_path: Path, change: dict[str, A
 def test_a_folder_that_cannot_be_written_uses_the_cache(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found goes to the user's cache folder, and is found there the next time."""
     WRITERS["tar"](tmp_path / "a.tar", 0)
-    real = module.make_folder
+    real = storage.make_folder
 
     def refuse(path: Path) -> None:
         if path.is_relative_to(tmp_path):

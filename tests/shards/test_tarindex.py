@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import BadData, StorageError
 from penstock.fields import Array, Audio, Bytes, Field, Image, Json, Scalar, Text, Tokens
-from penstock.shards import tarkeep
+from penstock.shards import storage, tarkeep
 from penstock.shards.tarindex import TarIndex, build, from_bytes, to_bytes
 from penstock.shards.tarnames import Facts, field_names, split
 
@@ -240,7 +240,7 @@ def test_hashes_are_added_when_wanted(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_uses_the_cache(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The index goes to the user's cache folder and is found there; if that fails too, reading still works."""
     path = write_tar(tmp_path / "a.tar", pairs(2))
-    real = tarkeep.atomic_write
+    real = storage.atomic_write
     refused: list[Path] = [tmp_path]
 
     def write(target: Path, data: bytes) -> None:
