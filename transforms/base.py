@@ -60,7 +60,8 @@ class Spec:
     layout: Layout | None = None
 
     def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)}{f' {self.layout}' if self.layout else ''}"
+        shape = ", ".join("any" if n is None else str(n) for n in self.shape)
+        return f"{self.dtype} [{shape}]{f' {self.layout}' if self.layout else ''}"
 
     @property
     def known(self) -> bool:

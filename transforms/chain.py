@@ -28,7 +28,7 @@ from .jit import Kernel, cached, compilations
 from .jpeg import Header, decode, read_header
 from .kernels import fused
 from .random import Random, philox
-from .resample import IDENTITY, Pass, carry_out, pixel_buffer, resample, resampled, resize_reference
+from .resample import IDENTITY, enlarged, pixel_buffer, resample, resampled
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,10 @@ class Chain:
 
         Raises:
             BadData: the row is damaged or does not fit; the place is the caller's to add.
+            BadRequest: the slot is not what `output` says.
         """
         begin = perf_counter_ns()
+        self._check_slot(out)
         rng = Random(key, sample)
         if self.table is None:
             out[...] = self._finish(value, rng)
@@ -113,20 +115,14 @@ class Chain:
         out[...] = self._finish(values, Random(0, 0))
 
     def reference(self, value: Array, key: int, sample: int) -> Array:
-        """Return the transformed sample, op by op."""
+        """Return the transformed sample, op by op, from the same decoding as `run`'s."""
         rng = Random(key, sample)
-        rest: Sequence[Item] = self.body
         if self.decoder is not None:
             header = _header(self.decoder, value)
-            items = self._plan(*header.upright, rng)
-            factor = _factor(self.decoder, header, items)
-            value = decode(value, header, self.decoder.mode, factor)
-            if factor > 1:
-                view, rest = _until_scaled(header, items)
-                task = Pass.of(view, factor)
-                value = resize_reference(value, task.box, task.limits, view.scale)
-        for item in rest:
-            value = item.op.apply(value, item.given, rng.op(item.number)) if isinstance(item, Stage) else carry_out(item, value)
+            factor = _factor(self.decoder, header, self._plan(*header.upright, rng))
+            value = enlarged(decode(value, header, self.decoder.mode, factor), factor, header.upright)
+        for stage in self.body:
+            value = stage.op.apply(value, stage.given, rng.op(stage.number))
         return np.ascontiguousarray(self._finish(value, rng))
 
     def kernels(self) -> tuple[Kernel, ...]:
@@ -150,11 +146,19 @@ class Chain:
                 if isinstance(stage.op, PixelOp):
                     assert isinstance(stage.given, Spec)
                     stage.op.fast(np.zeros((2, 2, stage.given.shape[2] or 1), np.uint8), stage.given, Random(0, 0))
-            plain, task = np.zeros((2, 2, self.table.shape[0]), np.uint8), Pass.of(View.whole(2, 2), 1)
-            resampled(plain, task)
+            plain, view = np.zeros((2, 2, self.table.shape[0]), np.uint8), View.whole(2, 2)
+            resampled(plain, view)
             if self.table.dtype == np.float32:
-                resample(plain, task, self.table, np.empty_like(plain, np.float32), channels_first=False)
+                resample(plain, view, 1, self.table, np.empty_like(plain, np.float32), channels_first=False)
         return compilations(self.kernels()) - before
+
+    def _check_slot(self, out: Array) -> None:
+        """Refuse a slot that the kernel would write beyond."""
+        wanted = self.output
+        shape = wanted.shape if isinstance(wanted, Spec) else out.shape[:1]
+        if out.shape != shape or out.dtype != wanted.dtype or not out.flags.c_contiguous:
+            order = "" if out.flags.c_contiguous else " not C-contiguous"
+            raise BadRequest(f"column {self.name!r}: the slot is {out.dtype} {list(out.shape)}{order}, not {wanted}")
 
     def _plan(self, height: int, width: int, rng: Random) -> list[Item]:
         """Draw all parameters for an image of this size: pure arithmetic."""
@@ -194,17 +198,6 @@ def _factor(decoder: Decode, header: Header, items: Sequence[Item]) -> int:
     return view.factor()
 
 
-def _until_scaled(header: Header, items: Sequence[Item]) -> tuple[View, Sequence[Item]]:
-    """Return the view up to the first change of size, and what comes behind it."""
-    view = View.whole(*header.upright)
-    for number, item in enumerate(items):
-        longer = None if isinstance(item, Stage) else view.then(item)
-        if longer is None or longer.scaled:
-            return longer or view, items[number + 1 :]
-        view = longer
-    return view, ()
-
-
 class _Work:
     """One sample under way: the pixels, once decoded, and the view of them that is still to be carried out."""
 
@@ -234,16 +227,15 @@ class _Work:
     def carried_out(self) -> Array:
         """Return the pixels that the view shows."""
         image, factor = self._pixels()
-        return image if self.view == View.whole(*image.shape[:2]) else resampled(image, Pass.of(self.view, factor))
+        return image if self.view == View.whole(*image.shape[:2]) else resampled(image, self.view, factor)
 
     def finish(self, table: Array, out: Array, *, channels_first: bool) -> None:
         """Carry out the view into the slot, through the table."""
         image, factor = self._pixels()
-        task = Pass.of(self.view, factor)
-        if table.dtype in (np.uint8, np.float32) and out.flags.c_contiguous:
-            resample(image, task, table, out, channels_first=channels_first)
+        if table.dtype in (np.uint8, np.float32):
+            resample(image, self.view, factor, table, out, channels_first=channels_first)
             return
-        plain = resampled(image, task)
+        plain = resampled(image, self.view, factor)
         for channel in range(plain.shape[2]):
             place = (channel,) if channels_first else (..., channel)
             out[place] = table[channel, plain[:, :, channel]]

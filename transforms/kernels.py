@@ -5,7 +5,7 @@ along columns, each rounded to a byte. Sums of fixed-point products are exact in
 every bit, and both agree with Pillow. Only rows that the vertical pass will look at go through the horizontal one. What follows the resize
 (scaling, normalising, any function of a channel's byte) is a table of 256 entries a channel.
 
-No allocation happens here: the caller lends scratch memory. No bounds are checked either; `Pass` in `resample.py` computes them all.
+No allocation happens here: the caller lends scratch memory. No bounds are checked either; `resample.py` computes them all.
 """
 
 from __future__ import annotations
@@ -24,46 +24,47 @@ Words = npt.NDArray[np.int32]
 
 
 @compiled
-def triangle_weights(
-    low: float, high: float, size: int, first: int, count: int, begin: int, end: int, places: Longs, weights: Words, width: int
-) -> None:
+def triangle_weights(begin: int, end: int, factor: int, size: int, first: int, count: int, places: Longs, weights: Words, width: int) -> None:
     """Fill in where outputs `first` to `first + count` read, and with which weights.
 
+    An image that was decoded at a fraction stands for one whose pixels are repeated `factor` times, so its pixels carry the sums of their
+    copies' weights: exactly what resizing the repeated image would compute.
+
     Args:
-        low: where the box begins, in source pixels.
-        high: where it ends.
-        size: how many outputs the whole box has.
+        begin: the first source pixel that is resized and read, counted at full size.
+        end: the one behind the last.
+        factor: how many source pixels one pixel of the image stands for.
+        size: how many outputs the whole part has.
         first: the first output wanted.
         count: how many are wanted.
-        begin: the first source pixel that may be read.
-        end: the one behind the last.
-        places: filled with pairs (first pixel read, pixels read).
+        places: filled with pairs (first pixel read, pixels read), counted in the image.
         weights: filled with `width` weights an output.
         width: room for weights of one output.
     """
-    scale = (high - low) / size
+    scale = (end - begin) / size
     support = max(scale, 1.0)
     inverse = 1.0 / support
-    length = end - begin
     for index in range(count):
-        center = (low - begin) + (first + index + 0.5) * scale
+        center = (first + index + 0.5) * scale
         start = max(int(center - support + 0.5), 0)
-        stop = min(int(center + support + 0.5), length)
+        stop = min(int(center + support + 0.5), end - begin)
         total = 0.0
         for place in range(start, stop):
             total += max(1.0 - abs((place - center + 0.5) * inverse), 0.0)
         base = index * width
-        taps = 0
+        origin = (begin + start) // factor
+        taps = (begin + stop - 1) // factor - origin + 1
+        weights[base : base + taps] = 0
         for place in range(start, stop):
             weight = int(0.5 + max(1.0 - abs((place - center + 0.5) * inverse), 0.0) / total * (1 << PRECISION))
-            if weight == 0 and taps == 0 and place + 1 < stop:
-                start += 1
-                continue
-            weights[base + taps] = weight
-            taps += 1
+            weights[base + (begin + place) // factor - origin] += weight
         while taps > 1 and weights[base + taps - 1] == 0:
             taps -= 1
-        places[2 * index] = begin + start
+        if taps > 1 and weights[base] == 0:
+            taps -= 1
+            origin += 1
+            weights[base : base + taps] = weights[base + 1 : base + 1 + taps]
+        places[2 * index] = origin
         places[2 * index + 1] = taps
 
 
@@ -159,8 +160,8 @@ def _fill(line: Bytes, begin: int, end: int, channels: int, fill: Bytes) -> None
 def fused(
     source: Bytes,
     shape: tuple[int, int, int],
-    limits: tuple[int, int, int, int],
-    box: tuple[float, float, float, float],
+    part: tuple[int, int, int, int],
+    factor: int,
     scale: tuple[int, int],
     window: tuple[int, int, int, int],
     flipped: bool,
@@ -178,9 +179,9 @@ def fused(
     Args:
         source: the image's bytes, flat.
         shape: its height, width, channels.
-        limits: top, bottom, left, right of the part that may be read.
-        box: the same of the part that is resized, in fractions of pixels.
-        scale: height and width that the box is resized to.
+        part: top, left, height, width of what is resized and read, counted at full size.
+        factor: how many pixels of full size one pixel of the image stands for, each way.
+        scale: height and width that the part is resized to.
         window: top, left, height, width of what is kept of that; parts outside are filled.
         flipped: mirror the result.
         fill: a byte a channel.
@@ -203,8 +204,8 @@ def fused(
     buffer = scratch[pitch:]
     begin = 0
     if rows > 0 and columns > 0:
-        triangle_weights(box[0], box[1], scale[0], top + y0, rows, limits[0], limits[1], places, down, tall)
-        triangle_weights(box[2], box[3], scale[1], left + x0, columns, limits[2], limits[3], over, along, wide)
+        triangle_weights(part[0], part[0] + part[2], factor, scale[0], top + y0, rows, places, down, tall)
+        triangle_weights(part[1], part[1] + part[3], factor, scale[1], left + x0, columns, over, along, wide)
         begin = places[0]
         needed = (begin, places[2 * rows - 2] + places[2 * rows - 1])
         horizontal(source, width * channels, channels, needed, shape[0] - 1, buffer, pitch, columns, over, along, wide)

@@ -1,14 +1,17 @@
 """The pass over an image, twice: `resample` lends scratch memory to the fused kernel, `resize_reference` is the slow obvious one.
 
-`Pass` is the pure part: from a `View` and the scale at which the image was decoded it computes every bound that the kernel trusts. Scratch
-memory belongs to the thread and grows to the largest image seen, so a steady stream of images allocates nothing.
+Every bound that the kernel trusts is computed here from a `View`. Scratch memory belongs to the thread and grows to the largest image seen, so a
+steady stream of images allocates nothing.
+
+What a JPEG decoded at a fraction means is stated here too: it stands for the image with every pixel repeated (`enlarged`), and resizing it is
+resizing that. Reading its pixels as points instead, as Pillow's draft mode does, is sharper than the antialiased resize by up to 5 grey levels on
+average, and is refused.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,35 +22,6 @@ from .geometry import Crop, Scale, Step, View
 from .vectors import PRECISION, SLACK
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What the kernel is told.
-
-    Attributes:
-        limits: top, bottom, left, right of the pixels that may be read.
-        box: the same of the part that is resized, in fractions of pixels.
-        scale: height and width that the box is resized to.
-        window: top, left, height, width of what is kept.
-        flipped: whether it is mirrored.
-        fill: a value a channel for what lies outside.
-    """
-
-    limits: tuple[int, int, int, int]
-    box: tuple[float, float, float, float]
-    scale: tuple[int, int]
-    window: tuple[int, int, int, int]
-    flipped: bool
-    fill: tuple[int, ...]
-
-    @staticmethod
-    def of(view: View, factor: int) -> Pass:
-        """Return the pass for an image decoded at 1/`factor` of the size that the view speaks of."""
-        top, left, height, width = view.source
-        box = (top / factor, (top + height) / factor, left / factor, (left + width) / factor)
-        limits = (top // factor, -(-(top + height) // factor), left // factor, -(-(left + width) // factor))
-        return Pass(limits, box, view.scale, view.window, view.flipped, view.fill)
 
 
 class _Scratch(threading.local):
@@ -70,24 +44,22 @@ def pixel_buffer(size: int) -> npt.NDArray[np.uint8]:
     return _SCRATCH.pixels
 
 
-def resample(image: Array, task: Pass, table: Array, out: Array, *, channels_first: bool) -> None:
-    """Write the result of a pass through `table` into `out`.
+def resample(image: Array, view: View, factor: int, table: Array, out: Array, *, channels_first: bool) -> None:
+    """Write what a view shows of an image through `table` into `out`.
 
     Args:
-        image: uint8 `[height, width, channels]`.
-        task: what to do, within the image.
+        image: uint8 `[height, width, channels]`, decoded at 1/`factor` of the size that the view speaks of (rounded up).
+        view: what to show.
+        factor: 1, or what the decoder divided by.
         table: `[channels, 256]` of the dtype of `out`.
         out: `[channels, height, width]` or `[height, width, channels]`, C-contiguous.
         channels_first: which of the two.
     """
-    _, _, height, width = task.window
-    rows = task.limits[1] - task.limits[0]
-    channels = image.shape[2]
-    tall = 2 * math.ceil(max((task.box[1] - task.box[0]) / task.scale[0], 1.0)) + 2
-    wide = 2 * math.ceil(max((task.box[3] - task.box[2]) / task.scale[1], 1.0)) + 2
+    (height, width), channels = view.size, image.shape[2]
+    tall, wide = (_most_taps(view.source[2 + axis], view.scale[axis], factor) for axis in (0, 1))
     pitch = -(-(width * channels + SLACK) // SLACK) * SLACK
     own = _SCRATCH
-    if own.line.size < (needed := (rows + 2) * pitch):
+    if own.line.size < (needed := (view.source[2] // factor + 4) * pitch):
         own.line = np.empty(needed, np.uint8)
     if own.places.size < (needed := 2 * (height + width)):
         own.places = np.empty(needed, np.int64)
@@ -95,62 +67,85 @@ def resample(image: Array, task: Pass, table: Array, out: Array, *, channels_fir
         own.weights = np.empty(needed, np.int32)
     strides = (width, 1, height * width) if channels_first else (width * channels, channels, 1)
     fill = np.empty(channels, np.uint8)
-    fill[:] = task.fill
+    fill[:] = view.fill
     flat = np.ascontiguousarray(image).reshape(-1)
     if not flat.flags.writeable:
         flat = flat.copy()
     room = (tall, wide, pitch)
     kernels.fused(
-        flat, image.shape, task.limits, task.box, task.scale, task.window, task.flipped, fill, table, out.reshape(-1), strides, room, own.line, own.places, own.weights
-    )  # fmt: skip
+        flat,
+        image.shape,
+        view.source,
+        factor,
+        view.scale,
+        view.window,
+        view.flipped,
+        fill,
+        table,
+        out.reshape(-1),
+        strides,
+        room,
+        own.line,
+        own.places,
+        own.weights,
+    )
+
+
+def _most_taps(length: int, size: int, factor: int) -> int:
+    """Return room for the weights of one output: its support covers twice the reduction, and one pixel more at each end."""
+    return 2 * math.ceil(max(length / size, 1.0)) // factor + 4
 
 
 IDENTITY = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
 """The table that changes nothing."""
 
 
-def resampled(image: Array, task: Pass) -> Array:
-    """Return the result of a pass as a fresh uint8 image, channels last."""
-    out = np.empty((*task.window[2:], image.shape[2]), np.uint8)
-    resample(image, task, IDENTITY[: image.shape[2]], out, channels_first=False)
+def resampled(image: Array, view: View, factor: int = 1) -> Array:
+    """Return what a view shows of an image as a fresh uint8 image, channels last."""
+    out = np.empty((*view.size, image.shape[2]), np.uint8)
+    resample(image, view, factor, IDENTITY[: image.shape[2]], out, channels_first=False)
     return out
 
 
-def weights_reference(low: float, high: float, size: int, begin: int, end: int) -> list[tuple[int, list[int]]]:
+def weights_reference(length: int, size: int) -> list[tuple[int, list[int]]]:
     """Return for each output the first pixel it reads and its fixed-point weights, by Pillow's formulas."""
-    scale = (high - low) / size
+    scale = length / size
     support = max(scale, 1.0)
     found = []
     for index in range(size):
-        center = (low - begin) + (index + 0.5) * scale
-        start, stop = max(int(center - support + 0.5), 0), min(int(center + support + 0.5), end - begin)
+        center = (index + 0.5) * scale
+        start, stop = max(int(center - support + 0.5), 0), min(int(center + support + 0.5), length)
         weights = [max(1.0 - abs((place - center + 0.5) * (1.0 / support)), 0.0) for place in range(start, stop)]
         total = 0.0
         for weight in weights:
             total += weight
-        found.append((begin + start, [int(0.5 + weight / total * (1 << PRECISION)) for weight in weights]))
+        found.append((start, [int(0.5 + weight / total * (1 << PRECISION)) for weight in weights]))
     return found
 
 
-def resize_reference(image: Array, box: tuple[float, float, float, float], limits: tuple[int, int, int, int], scale: tuple[int, int]) -> Array:
-    """Return `box` of a uint8 image, channels last, resized to `scale`; pixels outside `limits` have no influence."""
+def resize_reference(image: Array, size: tuple[int, int]) -> Array:
+    """Return a uint8 image, channels last, resized to (height, width)."""
     half = 1 << (PRECISION - 1)
     source = image.astype(np.int64)
-    across = np.empty((image.shape[0], scale[1], image.shape[2]), np.int64)
-    for x, (start, weights) in enumerate(weights_reference(box[2], box[3], scale[1], limits[2], limits[3])):
+    across = np.empty((image.shape[0], size[1], image.shape[2]), np.int64)
+    for x, (start, weights) in enumerate(weights_reference(image.shape[1], size[1])):
         across[:, x] = (np.tensordot(source[:, start : start + len(weights)], weights, axes=(1, 0)) + half) >> PRECISION
-    out = np.empty((*scale, image.shape[2]), np.uint8)
-    for y, (start, weights) in enumerate(weights_reference(box[0], box[1], scale[0], limits[0], limits[1])):
+    out = np.empty((*size, image.shape[2]), np.uint8)
+    for y, (start, weights) in enumerate(weights_reference(image.shape[0], size[0])):
         out[y] = (np.tensordot(across[start : start + len(weights)], weights, axes=(0, 0)) + half) >> PRECISION
     return out
+
+
+def enlarged(image: Array, factor: int, size: tuple[int, int]) -> Array:
+    """Return the image that one decoded at 1/`factor` stands for: each pixel repeated both ways, cut to the full size."""
+    return np.asarray(image.repeat(factor, axis=0).repeat(factor, axis=1)[: size[0], : size[1]])
 
 
 def carry_out(step: Step, image: Array) -> Array:
     """Return a uint8 image, channels last, after one step, the slow and obvious way."""
     height, width = image.shape[:2]
     if isinstance(step, Scale):
-        whole = (0, height, 0, width)
-        return resize_reference(image, (0.0, float(height), 0.0, float(width)), whole, (step.height, step.width))
+        return resize_reference(image, (step.height, step.width))
     if not isinstance(step, Crop):
         return image[:, ::-1]
     top, left, tall, wide = step.box

@@ -10,7 +10,7 @@ from contracts.pictures import noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import penstock.transforms as T
+import penstock.transforms as tr
 from penstock.errors import BadData, BadRequest
 from penstock.transforms.base import Encoded, Ragged, Spec
 from penstock.transforms.geometry import Crop, Flip, Scale
@@ -24,12 +24,12 @@ RNG = Random(0, 0)
 @pytest.mark.parametrize(
     ("op", "size", "expected"),
     [
-        (T.Resize(256), (375, 500), (256, 341)),
-        (T.Resize([256]), (500, 375), (341, 256)),
-        (T.Resize(256, max_size=300), (375, 500), (225, 300)),
-        (T.Resize(10, max_size=10), (1, 5000), (1, 10)),
-        (T.Resize((3, 4)), (375, 500), (3, 4)),
-        (T.Resize([3, 4]), (1, 1), (3, 4)),
+        (tr.Resize(256), (375, 500), (256, 341)),
+        (tr.Resize([256]), (500, 375), (341, 256)),
+        (tr.Resize(256, max_size=300), (375, 500), (225, 300)),
+        (tr.Resize(10, max_size=10), (1, 5000), (1, 10)),
+        (tr.Resize((3, 4)), (375, 500), (3, 4)),
+        (tr.Resize([3, 4]), (1, 1), (3, 4)),
     ],
 )
 def test_resize_sizes_are_torchvisions(op: Any, size: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -42,12 +42,12 @@ def test_resize_sizes_are_torchvisions(op: Any, size: tuple[int, int], expected:
 )
 def test_center_crop_rounds_as_torchvision(size: tuple[int, int], place: tuple[int, int]) -> None:
     """The middle begins where torchvision's int(round()) puts it, and a small image is padded less at the top than at the bottom."""
-    assert T.CenterCrop(4 if size != (2, 3) else (4, 3)).steps(*size, RNG)[0].box[:2] == place
+    assert tr.CenterCrop(4 if size != (2, 3) else (4, 3)).steps(*size, RNG)[0].box[:2] == place
 
 
 def test_center_crop_pads_with_zeros() -> None:
     """Outside the image there is black."""
-    out = T.CenterCrop((4, 5)).apply(np.full((2, 2, 3), 9, np.uint8), IMAGE, RNG)
+    out = tr.CenterCrop((4, 5)).apply(np.full((2, 2, 3), 9, np.uint8), IMAGE, RNG)
     assert out.sum() == 4 * 3 * 9
     assert (out[1:3, 1:3] == 9).all()
 
@@ -94,60 +94,60 @@ def test_random_resized_crop_falls_back_to_the_whole() -> None:
 
 def test_random_crop_reaches_every_place() -> None:
     """With padding 1, a 4x4 image has 3x3 places for a 4x4 crop, and all are drawn."""
-    places = {T.RandomCrop(4, padding=1).steps(4, 4, Random(0, sample))[0].box[:2] for sample in range(300)}
+    places = {tr.RandomCrop(4, padding=1).steps(4, 4, Random(0, sample))[0].box[:2] for sample in range(300)}
     assert places == {(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)}
 
 
 def test_random_crop_padding_spellings() -> None:
     """One number, (left/right, top/bottom) and (left, top, right, bottom) pad as in torchvision; fill may differ by channel."""
-    assert T.RandomCrop(4, padding=2).padding == (2, 2, 2, 2)
-    assert T.RandomCrop(4, padding=(1, 2)).padding == (1, 2, 1, 2)
-    places = {T.RandomCrop((4, 7), padding=(1, 0, 2, 0)).steps(4, 4, Random(0, s))[0].box for s in range(20)}
+    assert tr.RandomCrop(4, padding=2).padding == (2, 2, 2, 2)
+    assert tr.RandomCrop(4, padding=(1, 2)).padding == (1, 2, 1, 2)
+    places = {tr.RandomCrop((4, 7), padding=(1, 0, 2, 0)).steps(4, 4, Random(0, s))[0].box for s in range(20)}
     assert places == {(0, -1, 4, 7)}
-    out = T.RandomCrop(6, padding=1, fill=(1, 2, 3)).apply(np.zeros((4, 4, 3), np.uint8), IMAGE, RNG)
+    out = tr.RandomCrop(6, padding=1, fill=(1, 2, 3)).apply(np.zeros((4, 4, 3), np.uint8), IMAGE, RNG)
     assert out[0, 0].tolist() == [1, 2, 3]
 
 
 def test_pad_if_needed_pads_both_sides_by_the_lack() -> None:
     """As torchvision does it: an image 3 too small is padded by 3 on both sides, then cropped at random."""
-    tops = {T.RandomCrop(8, pad_if_needed=True).steps(5, 20, Random(0, s))[0].box[0] for s in range(200)}
+    tops = {tr.RandomCrop(8, pad_if_needed=True).steps(5, 20, Random(0, s))[0].box[0] for s in range(200)}
     assert tops == {-3, -2, -1, 0}
 
 
 def test_flip_has_its_probability() -> None:
     """Flips occur with probability p, and never or always at its ends."""
-    count = sum(bool(T.RandomHorizontalFlip(0.3).steps(1, 1, Random(1, s))) for s in range(4000))
+    count = sum(bool(tr.RandomHorizontalFlip(0.3).steps(1, 1, Random(1, s))) for s in range(4000))
     assert abs(count / 4000 - 0.3) < 0.03
-    assert not any(T.RandomHorizontalFlip(0.0).steps(1, 1, Random(1, s)) for s in range(100))
-    assert all(T.RandomHorizontalFlip(1.0).steps(1, 1, Random(1, s)) == (Flip(),) for s in range(100))
+    assert not any(tr.RandomHorizontalFlip(0.0).steps(1, 1, Random(1, s)) for s in range(100))
+    assert all(tr.RandomHorizontalFlip(1.0).steps(1, 1, Random(1, s)) == (Flip(),) for s in range(100))
 
 
 def test_a_crop_is_a_cut() -> None:
     """A crop inside the image is a slice of it."""
     image = noise(20, 20)
-    (crop,) = T.RandomCrop(7).steps(20, 20, Random(4, 4))
+    (crop,) = tr.RandomCrop(7).steps(20, 20, Random(4, 4))
     assert isinstance(crop, Crop)
     top, left, _, _ = crop.box
-    assert np.array_equal(T.RandomCrop(7).apply(image, IMAGE, Random(4, 4)), image[top : top + 7, left : left + 7])
+    assert np.array_equal(tr.RandomCrop(7).apply(image, IMAGE, Random(4, 4)), image[top : top + 7, left : left + 7])
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: T.Decode(mode="BGR"), "mode='BGR' is not one of 'RGB', 'GRAY'"),
-        (lambda: T.Decode(max_pixels=0), "max_pixels=0 is not an integer of at least 1"),
-        (lambda: T.Resize(0), "size=0 is not an integer of at least 1"),
-        (lambda: T.Resize(2.5), "size=2.5 is not an integer"),
-        (lambda: T.Resize((1, 2, 3)), r"size=\(1, 2, 3\) is neither an integer nor \(height, width\)"),
-        (lambda: T.Resize((1, 2), max_size=3), "max_size=3 goes with one number as size"),
-        (lambda: T.Resize(5, max_size=3), "and is at least that; size=5"),
-        (lambda: T.CenterCrop(True), "size=True is not an integer"),
-        (lambda: T.RandomCrop(4, padding=-1), "padding=-1 is not 1, 2 or 4 integers"),
-        (lambda: T.RandomCrop(4, padding=(1, 2, 3)), r"padding=\(1, 2, 3\)"),
-        (lambda: T.RandomCrop(4, fill=256), "fill=256 is not an integer from 0 to 255"),
-        (lambda: T.RandomResizedCrop(4, scale=(1.0, 0.5)), r"scale=\(1.0, 0.5\) is not a pair of positive numbers, the smaller first"),
-        (lambda: T.RandomResizedCrop(4, ratio=(0.0, 1.0)), "ratio="),
-        (lambda: T.RandomHorizontalFlip(1.5), "p=1.5 is not a probability"),
+        (lambda: tr.Decode(mode="BGR"), "mode='BGR' is not one of 'RGB', 'GRAY'"),
+        (lambda: tr.Decode(max_pixels=0), "max_pixels=0 is not an integer of at least 1"),
+        (lambda: tr.Resize(0), "size=0 is not an integer of at least 1"),
+        (lambda: tr.Resize(2.5), "size=2.5 is not an integer"),
+        (lambda: tr.Resize((1, 2, 3)), r"size=\(1, 2, 3\) is neither an integer nor \(height, width\)"),
+        (lambda: tr.Resize((1, 2), max_size=3), "max_size=3 goes with one number as size"),
+        (lambda: tr.Resize(5, max_size=3), "and is at least that; size=5"),
+        (lambda: tr.CenterCrop(True), "size=True is not an integer"),
+        (lambda: tr.RandomCrop(4, padding=-1), "padding=-1 is not 1, 2 or 4 integers"),
+        (lambda: tr.RandomCrop(4, padding=(1, 2, 3)), r"padding=\(1, 2, 3\)"),
+        (lambda: tr.RandomCrop(4, fill=256), "fill=256 is not an integer from 0 to 255"),
+        (lambda: tr.RandomResizedCrop(4, scale=(1.0, 0.5)), r"scale=\(1.0, 0.5\) is not a pair of positive numbers, the smaller first"),
+        (lambda: tr.RandomResizedCrop(4, ratio=(0.0, 1.0)), "ratio="),
+        (lambda: tr.RandomHorizontalFlip(1.5), "p=1.5 is not a probability"),
     ],
 )
 def test_refused_arguments(make: Any, message: str) -> None:
@@ -159,14 +159,14 @@ def test_refused_arguments(make: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("op", "given", "message"),
     [
-        (T.Resize(4), Encoded("jpeg"), r"Resize\(size=4, max_size=None\) works on images, not on encoded jpeg bytes: Decode\(\) comes first"),
-        (T.Resize(4), Spec((), "int64"), r"works on images, not on int64 \[\]: use it on a column of Image"),
-        (T.CenterCrop(4), Ragged("int32"), r"works on images, not on int32 \[any length\]"),
-        (T.Grayscale(), Spec((8, 8, 3), "float32", "HWC"), r"uint8 images laid out HWC, not on float32 \[8, 8, 3\] HWC: put it before Normalize"),
-        (T.RandomHorizontalFlip(), Spec((3, 8, 8), "uint8", "CHW"), r"not on uint8 \[3, 8, 8\] CHW: put it before"),
-        (T.Decode(), Spec((3,), "uint8"), "takes encoded image bytes, not uint8"),
-        (T.RandomCrop(9), Spec((8, 8, 3), "uint8", "HWC"), "an image of 8 x 8 .* is smaller than .*pad_if_needed=True"),
-        (T.RandomCrop(4, fill=(1, 2)), IMAGE, r"fill=\(1, 2\) has 2 values for an image of 3 channels"),
+        (tr.Resize(4), Encoded("jpeg"), r"Resize\(size=4, max_size=None\) works on images, not on encoded jpeg bytes: Decode\(\) comes first"),
+        (tr.Resize(4), Spec((), "int64"), r"works on images, not on int64 \[\]: use it on a column of Image"),
+        (tr.CenterCrop(4), Ragged("int32"), r"works on images, not on int32 \[any length\]"),
+        (tr.Grayscale(), Spec((8, 8, 3), "float32", "HWC"), r"uint8 images laid out HWC, not on float32 \[8, 8, 3\] HWC: put it before Normalize"),
+        (tr.RandomHorizontalFlip(), Spec((3, 8, 8), "uint8", "CHW"), r"not on uint8 \[3, 8, 8\] CHW: put it before"),
+        (tr.Decode(), Spec((3,), "uint8"), "takes encoded image bytes, not uint8"),
+        (tr.RandomCrop(9), Spec((8, 8, 3), "uint8", "HWC"), "an image of 8 x 8 .* is smaller than .*pad_if_needed=True"),
+        (tr.RandomCrop(4, fill=(1, 2)), IMAGE, r"fill=\(1, 2\) has 2 values for an image of 3 channels"),
     ],
 )
 def test_refused_inputs(op: Any, given: Any, message: str) -> None:
@@ -180,4 +180,4 @@ def test_a_small_image_is_bad_data() -> None:
     with pytest.raises(
         BadData, match=r"an image of 3 x 9 .* smaller than RandomCrop\(size=\(4, 4\)\); use pad_if_needed=True, or put Resize before it"
     ):
-        T.RandomCrop(4).steps(3, 9, RNG)
+        tr.RandomCrop(4).steps(3, 9, RNG)

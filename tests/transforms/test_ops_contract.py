@@ -12,7 +12,7 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-import penstock.transforms as T
+import penstock.transforms as tr
 from penstock.transforms.base import Encoded, Given, Op, Ragged, Spec
 
 IMAGE = Spec((None, None, 3), "uint8", "HWC")
@@ -21,51 +21,51 @@ KNOWN = Spec((40, 60, 3), "uint8", "HWC")
 FLOATS = Spec((5,), "float32")
 
 CASES: list[tuple[Op, Given, Any]] = [
-    (T.Decode(), Encoded("jpeg"), encode(photo(40, 60))),
-    (T.Decode(mode="GRAY"), Encoded("png"), encode(photo(40, 60), "png")),
-    (T.Decode(apply_exif_orientation=True), Encoded(), encode(photo(40, 60), "webp")),
+    (tr.Decode(), Encoded("jpeg"), encode(photo(40, 60))),
+    (tr.Decode(mode="GRAY"), Encoded("png"), encode(photo(40, 60), "png")),
+    (tr.Decode(apply_exif_orientation=True), Encoded(), encode(photo(40, 60), "webp")),
     *[
         (op, spec, noise(40, 60, spec.shape[2] or 3))
         for spec in (IMAGE, GRAY, KNOWN)
         for op in (
-            T.Resize(20),
-            T.Resize(20, max_size=25),
-            T.Resize((7, 90)),
-            T.CenterCrop(24),
-            T.CenterCrop((50, 70)),
-            T.RandomCrop(16),
-            T.RandomCrop((44, 64), padding=4, fill=9),
-            T.RandomCrop((64, 16), pad_if_needed=True),
-            T.RandomResizedCrop(24),
-            T.RandomResizedCrop((8, 40), scale=(0.5, 0.6), ratio=(1.0, 2.0)),
-            T.RandomHorizontalFlip(),
-            T.ColorJitter(0.4, 0.4, 0.4, 0.1),
-            T.ColorJitter(hue=(-0.5, 0.5)),
-            T.Grayscale(),
-            T.Grayscale(3),
-            T.Normalize(0.5, 0.25),
-            T.ToDtype("float32", scale=True),
-            T.ToDtype("float16"),
-            T.ToLayout("CHW"),
-            T.ToLayout("HWC"),
-            T.Cast("int64"),
+            tr.Resize(20),
+            tr.Resize(20, max_size=25),
+            tr.Resize((7, 90)),
+            tr.CenterCrop(24),
+            tr.CenterCrop((50, 70)),
+            tr.RandomCrop(16),
+            tr.RandomCrop((44, 64), padding=4, fill=9),
+            tr.RandomCrop((64, 16), pad_if_needed=True),
+            tr.RandomResizedCrop(24),
+            tr.RandomResizedCrop((8, 40), scale=(0.5, 0.6), ratio=(1.0, 2.0)),
+            tr.RandomHorizontalFlip(),
+            tr.ColorJitter(0.4, 0.4, 0.4, 0.1),
+            tr.ColorJitter(hue=(-0.5, 0.5)),
+            tr.Grayscale(),
+            tr.Grayscale(3),
+            tr.Normalize(0.5, 0.25),
+            tr.ToDtype("float32", scale=True),
+            tr.ToDtype("float16"),
+            tr.ToLayout("CHW"),
+            tr.ToLayout("HWC"),
+            tr.Cast("int64"),
         )
     ],
-    (T.Normalize((0.1, 0.2, 0.3), (1, 2, 3)), Spec((3, 4, 5), "float32", "CHW"), noise(3, 4, 5).astype(np.float32)),
-    (T.Normalize((0.1, 0.2, 0.3), (1, 2, 3)), Spec((3, 4, 5), "uint8", "CHW"), noise(3, 4, 5)),
-    (T.ToLayout("HWC"), Spec((3, 4, 5), "uint8", "CHW"), noise(3, 4, 5)),
-    (T.Normalize(0.5, 2.0), FLOATS, np.arange(5, dtype=np.float32)),
-    (T.Normalize((1, 2, 3, 4, 5), (1, 2, 3, 4, 5)), FLOATS, np.arange(5, dtype=np.float32)),
-    (T.Normalize(3, 2), Spec((), "float64"), np.array(7.0)),
-    (T.Cast("float64"), FLOATS, np.arange(5, dtype=np.float32)),
-    (T.Cast("float32"), Ragged("int32"), np.arange(5, dtype=np.int32)),
-    (T.ToDtype("uint8", scale=True), FLOATS, np.linspace(0, 1, 5, dtype=np.float32)),
-    (T.ToDtype("uint8", scale=True), Spec((3,), "uint16"), np.array([0, 256, 65535], np.uint16)),
-    (T.ToDtype("int32", scale=True), Spec((3,), "uint8"), np.array([0, 1, 255], np.uint8)),
-    (T.Pad(8, value=-1), Ragged("int32"), np.arange(5, dtype=np.int32)),
-    (T.Pad(3, truncate=True), Ragged("uint8"), np.arange(5, dtype=np.uint8)),
-    (T.Pad(8), FLOATS, np.arange(5, dtype=np.float32)),
-    (T.Pad(8, value=float("nan")), Ragged("float32"), np.arange(5, dtype=np.float32)),
+    (tr.Normalize((0.1, 0.2, 0.3), (1, 2, 3)), Spec((3, 4, 5), "float32", "CHW"), noise(3, 4, 5).astype(np.float32)),
+    (tr.Normalize((0.1, 0.2, 0.3), (1, 2, 3)), Spec((3, 4, 5), "uint8", "CHW"), noise(3, 4, 5)),
+    (tr.ToLayout("HWC"), Spec((3, 4, 5), "uint8", "CHW"), noise(3, 4, 5)),
+    (tr.Normalize(0.5, 2.0), FLOATS, np.arange(5, dtype=np.float32)),
+    (tr.Normalize((1, 2, 3, 4, 5), (1, 2, 3, 4, 5)), FLOATS, np.arange(5, dtype=np.float32)),
+    (tr.Normalize(3, 2), Spec((), "float64"), np.array(7.0)),
+    (tr.Cast("float64"), FLOATS, np.arange(5, dtype=np.float32)),
+    (tr.Cast("float32"), Ragged("int32"), np.arange(5, dtype=np.int32)),
+    (tr.ToDtype("uint8", scale=True), FLOATS, np.linspace(0, 1, 5, dtype=np.float32)),
+    (tr.ToDtype("uint8", scale=True), Spec((3,), "uint16"), np.array([0, 256, 65535], np.uint16)),
+    (tr.ToDtype("int32", scale=True), Spec((3,), "uint8"), np.array([0, 1, 255], np.uint8)),
+    (tr.Pad(8, value=-1), Ragged("int32"), np.arange(5, dtype=np.int32)),
+    (tr.Pad(3, truncate=True), Ragged("uint8"), np.arange(5, dtype=np.uint8)),
+    (tr.Pad(8), FLOATS, np.arange(5, dtype=np.float32)),
+    (tr.Pad(8, value=float("nan")), Ragged("float32"), np.arange(5, dtype=np.float32)),
 ]
 
 
@@ -79,7 +79,7 @@ def test_keeps_the_contract(op: Op, given: Given, value: Any) -> None:
 
 def test_no_public_op_is_forgotten() -> None:
     """Every op that the package hands out stands in the list above."""
-    public = {getattr(T, name) for name in T.__all__ if name not in ("Op", "Map")}
+    public = {getattr(tr, name) for name in tr.__all__ if name not in ("Op", "Map")}
     assert public == {type(op) for op, _, _ in CASES}
 
 
@@ -89,13 +89,13 @@ def test_image_ops_declare_right_for_any_size(height: int, width: int, channels:
     """With a known size, every image op that takes it declares exactly what it yields."""
     size = data.draw(st.integers(1, 40))
     ops = (
-        T.Resize(size),
-        T.Resize((size, 5)),
-        T.CenterCrop(size),
-        T.RandomCrop(size, pad_if_needed=True),
-        T.RandomResizedCrop(size),
-        T.RandomHorizontalFlip(),
-        T.Grayscale(3),
+        tr.Resize(size),
+        tr.Resize((size, 5)),
+        tr.CenterCrop(size),
+        tr.RandomCrop(size, pad_if_needed=True),
+        tr.RandomResizedCrop(size),
+        tr.RandomHorizontalFlip(),
+        tr.Grayscale(3),
     )
     op = data.draw(st.sampled_from(ops))
     check_op(op, Spec((height, width, channels), "uint8", "HWC"), noise(height, width, channels))
