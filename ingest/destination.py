@@ -84,8 +84,7 @@ def decide(root: Path, settings: Settings, job: Job, *, append: bool, overwrite:
 def _resume(root: Path, settings: Settings, job: Job, standing: tuple[Manifest | None, ...], others: tuple[Job, ...]) -> Decision:
     if job.planned:
         return Decision(step=Step.RESUME, operation="", standing=standing)
-    made = [commits.find_job(path, job.name) is not None for path in targets(root, settings).values() if commits.is_dataset(path)]
-    if made and all(made) and all(standing):
+    if all(standing) and all(_made_by(path, job) for path in targets(root, settings).values()):
         return Decision(step=Step.DONE, operation="", standing=standing)
     if others:
         unlike = differences(settings, others[0].load().settings)
@@ -95,6 +94,11 @@ def _resume(root: Path, settings: Settings, job: Job, standing: tuple[Manifest |
         raise AlreadyExists(f"{there.root} holds version {there.version}, and no unfinished conversion; use --append or --overwrite")
     _check_empty(root, settings)
     return Decision(step=Step.START, operation="create", standing=standing)
+
+
+def _made_by(root: Path, job: Job) -> bool:
+    """Whether one of a dataset's versions was made by this job."""
+    return any((commits.read_commit(root, version).job or "").split(".")[0] == job.name for version in reversed(commits.list_versions(root)))
 
 
 def _check_place(root: Path, settings: Settings) -> None:

@@ -31,6 +31,11 @@ _CAP_BYTES = 1 << 30
 _SHOWN = 5
 
 
+def commit_name(job: Job, version: int) -> str:
+    """Return what a job's commit is signed with; the version is in it, because the same conversion may be appended twice."""
+    return f"{job.name}.{version}"
+
+
 def quarantine_path(root: Path, job: Job) -> Path:
     """Return where the reasons of a job are."""
     return root / QUARANTINE / f"{job.name}.jsonl"
@@ -80,11 +85,11 @@ def publish(job: Job, plan: Plan, staged: Sequence[Staged]) -> dict[str, Manifes
     found: dict[str, Manifest] = {}
     for number, (name, root) in enumerate(targets(job.root, plan.settings).items()):
         mine = [shard for shard in staged if shard.split == number]
-        done = commits.find_job(root, job.name) if commits.is_dataset(root) else None
-        if done is not None and done > plan.bases[number]:
+        version = plan.bases[number] + 1
+        name_of_commit = commit_name(job, version)
+        if (done := commits.find_job(root, name_of_commit)) is not None:
             found[name] = commits.load(root, done)
             continue
-        version = plan.bases[number] + 1
         shards = [_moved(job, plan, shard, root, version, place) for place, shard in enumerate(mine)]
         if shards:
             fsync_folder(root / "data")
@@ -96,7 +101,7 @@ def publish(job: Job, plan: Plan, staged: Sequence[Staged]) -> dict[str, Manifes
             schema=plan.described.schema,
             added=shards,
             metadata=plan.described.metadata,
-            job=job.name,
+            job=name_of_commit,
         )
     return found
 
