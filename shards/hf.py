@@ -1,23 +1,26 @@
 """What Hugging Face's datasets library adds to Arrow and Parquet: its columns, class names, and folders. Pure but for reading `state.json`.
 
-An `Image` or `Audio` there is a struct of `bytes` and `path`; here it is the bytes. Class names come from the schema's `huggingface`
+An `Image` or `Audio` there is a struct of `bytes` and `path`; here it is the bytes. An `Array2D` to `Array5D` of a whole shape there is
+lists in lists; here it is an `Array`. Class names come from the schema's `huggingface`
 metadata, which is not trusted: what does not have the expected form is passed over. A folder of `save_to_disk` says in `state.json` which
 data files it consists of, in order; its other Arrow files are caches.
 
-Must never: follow a `path` of a row, which may name any file. Cost: none per row. Refused: importing datasets, for a format of a page.
+Must never: follow a `path` of a row, which may name any file. Cost: none per row, but a look at the lengths of inner lists. Refused: importing datasets, for a format of a page.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import BadData
-from ..fields import Audio, Bytes, Field, Image, Schema, field_from_arrow
+from ..fields import Array, Audio, Bytes, Field, Image, Schema, field_from_arrow
 from .manifest import parse_json
 from .storage import read_file
 
@@ -67,19 +70,50 @@ def schema_of(arrow: pa.Schema, columns: Sequence[str] | None = None) -> Schema:
     for column in arrow:
         if columns is not None and column.name not in columns:
             continue
-        if is_wrapped(column.type):
+        shape = _shape(told.get(column.name, {}), column.type)
+        if shape is not None:
+            schema[column.name] = Array(shape, str(_innermost(column.type)))
+        elif is_wrapped(column.type):
             schema[column.name] = _MEDIA.get(str(told.get(column.name, {}).get("_type")), Bytes())
         else:
             schema[column.name] = field_from_arrow(column)
     return schema
 
 
-def unwrap(array: pa.Array) -> pa.Array:
-    """Return the bytes of a struct of bytes and path, or any other array as it is.
+def is_nested(kind: pa.DataType) -> bool:
+    """Return whether a type is lists in lists, with or without the extension type that datasets registers for them."""
+    kind = _storage(kind)
+    return bool(pa.types.is_list(kind)) and bool(pa.types.is_list(kind.value_type))
+
+
+def _storage(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _innermost(kind: pa.DataType) -> str:
+    kind = _storage(kind)
+    while pa.types.is_list(kind):
+        kind = kind.value_type
+    return {"halffloat": "float16", "float": "float32", "double": "float64"}.get(str(kind), str(kind))
+
+
+def _shape(feature: Mapping[str, Any], kind: pa.DataType) -> tuple[int, ...] | None:
+    """Return the shape that a feature of datasets gives to lists in lists, or None when there is none or it is not fixed."""
+    shape = feature.get("shape")
+    if not is_nested(kind) or not str(feature.get("_type")).startswith("Array") or not isinstance(shape, list):
+        return None
+    depth = str(_storage(kind)).count("list<")
+    return tuple(shape) if len(shape) == depth and all(type(n) is int and n > 0 for n in shape) else None
+
+
+def unwrap(array: pa.Array, field: Field) -> pa.Array:
+    """Return the bytes of a struct of bytes and path, lists in lists as one fixed list a row, or any other array as it is.
 
     Raises:
-        BadData: a row has no bytes; the row is counted in the array.
+        BadData: a row has no bytes, or not the field's shape; the row is counted in the array.
     """
+    if isinstance(field, Array) and is_nested(array.type):
+        return _flat(array.storage if isinstance(array, pa.ExtensionArray) else array, field)
     if not is_wrapped(array.type):
         return array
     inner = array.field("bytes")
@@ -91,6 +125,21 @@ def unwrap(array: pa.Array) -> pa.Array:
                 f"the row has no bytes, only the path {str(path)[:200]!r}, which is not followed; save the data set with its files embedded", row=row
             )
     return inner
+
+
+def _flat(array: pa.Array, field: Array) -> pa.Array:
+    try:
+        array.validate(full=True)
+    except pa.ArrowException as error:
+        raise BadData(f"the column is damaged: {error}") from None
+    lists = 1
+    for size in field.shape:
+        wrong = pc.fill_null(pc.not_equal(array.value_lengths(), size), fill_value=True).index(True).as_py()
+        if wrong >= 0:
+            raise BadData(f"the row is not an array of shape {field.shape}: one of its lists has {array[wrong].as_py()!s:.80}", row=wrong // lists)
+        array = array.flatten()
+        lists *= size
+    return pa.FixedSizeListArray.from_arrays(array, prod(field.shape))
 
 
 def data_files(folder: Path) -> list[str] | None:

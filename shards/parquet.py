@@ -145,7 +145,7 @@ class ParquetReader(ShardReader):
                 array = _whole(table.column(name))
                 if len(array) != last - first:
                     raise BadData(f"the column has {len(array)} rows where the footer says {last - first}")  # noqa: TRY301 (one place adds where)
-                columns[name] = column_of(unwrap(array), field)
+                columns[name] = column_of(unwrap(array, field), field)
             except BadData as error:
                 row = first + int(error.row or 0)
                 raise BadData(error.reason, path=self._path, shard=self._shard.path, row=row, field=name) from None

@@ -174,6 +174,7 @@ def hugging() -> Any:
             "image": datasets.Image(),
             "label": datasets.ClassLabel(names=["cat", "dog"]),
             "ids": datasets.Sequence(datasets.Value("int32")),
+            "grid": datasets.Array2D((2, 3), "float32"),
             "text": datasets.Value("string"),
         }
     )
@@ -181,12 +182,13 @@ def hugging() -> Any:
         "image": [{"bytes": jpeg(n), "path": None} for n in range(10)],
         "label": [n % 2 for n in range(10)],
         "ids": [[n] * (n % 3) for n in range(10)],
+        "grid": [[[n, 1, 2], [3, 4, 5]] for n in range(10)],
         "text": [f"t{n}" for n in range(10)],
     }
     return datasets.Dataset.from_dict(columns, features=features)
 
 
-HUGGED = {"image": Image("any"), "label": Scalar("int64"), "ids": Tokens("int32"), "text": Text()}
+HUGGED = {"image": Image("any"), "label": Scalar("int64"), "ids": Tokens("int32"), "grid": Array((2, 3), "float32"), "text": Text()}
 
 
 def check_hugged(dataset: Dataset) -> None:
@@ -194,6 +196,7 @@ def check_hugged(dataset: Dataset) -> None:
     assert dataset.schema == HUGGED
     assert dataset.metadata == {"class_names": {"label": ["cat", "dog"]}}
     assert len(dataset) == 10
+    assert dataset[7]["grid"].tolist() == [[7, 1, 2], [3, 4, 5]]
     assert dataset[7]["image"] == jpeg(7)
     assert (dataset[7]["label"], dataset[7]["ids"].tolist(), dataset[7]["text"]) == (1, [7], "t7")
 

@@ -334,6 +334,40 @@ def test_images_and_class_names_of_datasets(tmp_path: Path, write: Callable[[Pat
     assert reader.row(1)["image"].tobytes() == JPEG + b"2"
 
 
+GRID = {"grid": {"_type": "Array2D", "shape": [2, 2], "dtype": "float32"}}
+
+
+@pytest.mark.parametrize("write", [lambda p, t: arrow(p.with_suffix(".arrow"), t, stream=True), lambda p, t: parquet(p.with_suffix(".parquet"), t)])
+def test_arrays_of_datasets(tmp_path: Path, write: Callable[[Path, pa.Table], Path]) -> None:
+    """Lists in lists with a shape in the metadata are arrays; a row of another shape is named, also when the lists add up."""
+    kind = pa.list_(pa.list_(pa.float32()))
+    good = [[[1, 2], [3, 4]]] * 3
+    write(tmp_path / "a", hugging(GRID, pa.table({"grid": pa.array(good, kind)})))
+    made = opened(tmp_path)
+    assert made.schema == {"grid": Array((2, 2), "float32")}
+    assert open_reader(made.root, made.shards[0], made.schema).row(1)["grid"].tolist() == good[1]
+    for bad in ([[1], [2, 3, 4]], [[1, 2]], [[1, 2], [3, 4], [5, 6]], None, [[1, 2], None]):
+        write(tmp_path / "a", hugging(GRID, pa.table({"grid": pa.array([*good, bad], kind)})))
+        made = opened(tmp_path)
+        with pytest.raises(BadData, match="shape") as caught:
+            open_reader(made.root, made.shards[0], made.schema).block(0)
+        assert (caught.value.row, caught.value.field) == (3, "grid")
+
+
+def test_damaged_offsets_of_nested_lists_are_refused(tmp_path: Path) -> None:
+    """Offsets that point outside the inner lists are noticed before they are followed."""
+    inner = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32()))
+    offsets = pa.py_buffer(np.array([0, 2, 4_000_000], np.int32))
+    bad = pa.Array.from_buffers(pa.list_(pa.list_(pa.float32())), 2, [None, offsets], children=[inner])
+    table = hugging(GRID, pa.table({"grid": pa.array([[[1, 2], [3, 4]]] * 2, bad.type)}))
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays([bad], schema=table.schema))
+    made = opened(tmp_path)
+    with pytest.raises(BadData, match="damaged") as caught:
+        open_reader(made.root, made.shards[0], made.schema).block(0)
+    assert caught.value.field == "grid"
+
+
 @pytest.mark.parametrize("row", [None, {"bytes": None, "path": "/etc/passwd"}])
 def test_a_path_in_a_row_is_never_followed(tmp_path: Path, row: Any) -> None:
     """A row of datasets that only names a file is refused with its place."""
