@@ -356,12 +356,12 @@ def test_arrays_of_datasets(tmp_path: Path, write: Callable[[Path, pa.Table], Pa
 
 def test_damaged_offsets_of_nested_lists_are_refused(tmp_path: Path) -> None:
     """Offsets that point outside the inner lists are noticed before they are followed."""
-    inner = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32()))
-    offsets = pa.py_buffer(np.array([0, 2, 4_000_000], np.int32))
-    bad = pa.Array.from_buffers(pa.list_(pa.list_(pa.float32())), 2, [None, offsets], children=[inner])
-    table = hugging(GRID, pa.table({"grid": pa.array([[[1, 2], [3, 4]]] * 2, bad.type)}))
-    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays([bad], schema=table.schema))
+    table = pa.table({"grid": pa.array([[[1, 2], [3, 4]]] * 2, pa.list_(pa.list_(pa.float32())))})
+    path = arrow(tmp_path / "a.arrow", hugging(GRID, table))
+    data = bytearray(path.read_bytes())
+    outer = data.index(np.array([0, 2, 4], np.int32).tobytes())
+    data[outer + 8 : outer + 12] = np.int32(4_000_000).tobytes()
+    path.write_bytes(data)
     made = opened(tmp_path)
     with pytest.raises(BadData, match="damaged") as caught:
         open_reader(made.root, made.shards[0], made.schema).block(0)
