@@ -140,16 +140,22 @@ def decode(data: npt.NDArray[np.uint8], header: Header, mode: Mode, factor: int 
     Raises:
         BadData: the data are damaged.
     """
-    if not header.turbo:
-        return turn(_decode_with_pillow(data, mode), header.orientation)
     height, width = -(-header.height // factor), -(-header.width // factor)
-    if buffer is not None and buffer.size < height * width * (3 if mode == "RGB" else 1):
+    image = _decode_jpeg(data, header, mode, (height, width), buffer) if header.turbo else _decode_with_pillow(data, mode)
+    if image.shape[:2] != (height, width):
+        raise BadData(f"the image's header says {width} x {height} pixels and {image.shape[1]} x {image.shape[0]} came out; it contradicts itself")
+    return turn(image, header.orientation)
+
+
+def _decode_jpeg(
+    data: npt.NDArray[np.uint8], header: Header, mode: Mode, size: tuple[int, int], buffer: npt.NDArray[np.uint8] | None
+) -> npt.NDArray[Any]:
+    if buffer is not None and buffer.size < size[0] * size[1] * (3 if mode == "RGB" else 1):
         buffer = None
     try:
-        image = simplejpeg.decode_jpeg(data, mode, min_height=height, min_width=width, buffer=buffer, strict=True)
+        return np.asarray(simplejpeg.decode_jpeg(data, mode, min_height=size[0], min_width=size[1], buffer=buffer, strict=True))
     except ValueError as error:
         raise BadData(f"the JPEG of {data.size} bytes, {header.width} x {header.height} pixels, is damaged: {_first_line(error)}") from None
-    return turn(image, header.orientation)
 
 
 def _decode_with_pillow(data: npt.NDArray[np.uint8], mode: Mode) -> npt.NDArray[Any]:

@@ -157,6 +157,14 @@ def test_a_png_bomb_is_refused_by_its_header() -> None:
         read_header(np.frombuffer(bytes(data), np.uint8), orientation=False)
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_a_header_that_does_not_fit_is_bad_data(kind: str) -> None:
+    """Pixels of another size than the header said never reach a kernel that trusts the header."""
+    data, other = encode(photo(40, 61), kind), encode(photo(30, 61), kind)
+    with pytest.raises(BadData, match="header says 61 x 30 pixels and 61 x 40 came out"):
+        decode(data, read_header(other, orientation=False), "RGB")
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.98])
 def test_cut_files_are_bad_data(kind: str, share: float) -> None:
