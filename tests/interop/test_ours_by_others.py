@@ -14,9 +14,11 @@ import pyarrow.dataset as pads
 import pytest
 from contracts.interop import ROWS, SCHEMA, as_stored, plain, row, write_ours
 
-from penstock.fields import Array, Scalar
+from penstock.fields import Scalar
 
-NAMES = {name: f"{name}.{ending}" for name, ending in zip(SCHEMA, ["jpg", "cls", "json", "json", "npy", "npy", "txt", "json", "bin"], strict=True)}
+NAMES = {
+    name: f"{name}.{ending}" for name, ending in zip(SCHEMA, ["jpg", "cls", "json", "json", "npy", "npy", "npy", "txt", "json", "bin"], strict=True)
+}
 EXPECTED = [as_stored(number) for number in range(ROWS)]
 
 
@@ -59,19 +61,13 @@ def test_polars_reads_our_arrow(arrow: list[Path]) -> None:
     assert total == sum(each["label"] for each in EXPECTED)
 
 
-def test_polars_reads_tensors_and_halves(tmp_path: Path) -> None:
-    """Arrays of several dimensions come to polars as flat arrays, float16 as itself."""
+def test_polars_reads_halves(tmp_path: Path) -> None:
+    """Polars knows float16, which DuckDB does not."""
     import polars as pl
 
-    from penstock.shards.writer import Writer
-
-    with Writer(tmp_path / "set", {"x": Array((2, 3), "float32"), "h": Scalar("float16")}) as writer:
-        writer.write({"x": np.arange(6, dtype=np.float32).reshape(2, 3), "h": np.float16(0.5)})
+    write_ours(tmp_path / "set", "arrow", {"weight": Scalar("float16")})
     (shard,) = (tmp_path / "set" / "data").glob("*.arrow")
-    frame = pl.read_ipc(shard)
-    assert frame["h"].to_list() == [0.5]
-    flat = frame["x"].ext.storage() if hasattr(frame["x"], "ext") else frame["x"]  # polars 2 names the extension, polars 1 drops it
-    assert plain(flat.to_numpy()) == [[0, 1, 2, 3, 4, 5]]
+    assert pl.read_ipc(shard)["weight"].to_list() == [plain(np.float16(number / 7)) for number in range(ROWS)]
 
 
 def test_duckdb_reads_our_arrow(arrow: list[Path]) -> None:
@@ -99,7 +95,7 @@ def test_datasets_reads_our_arrow(arrow: list[Path], tmp_path: Path, monkeypatch
     loaded = datasets.load_dataset("arrow", data_files=[str(path) for path in arrow], cache_dir=str(tmp_path), split="train")
     assert [{name: plain(value) for name, value in each.items()} for each in loaded] == EXPECTED
     wrapped = datasets.Dataset(pads.dataset(arrow, format="ipc").to_table())
-    assert plain(wrapped[7]["vector"]) == EXPECTED[7]["vector"]
+    assert plain(wrapped[7]["grid"]) == EXPECTED[7]["grid"]
     assert wrapped.cast_column("image", datasets.Image())[7]["image"].size == (8, 8)
 
 
