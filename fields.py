@@ -137,10 +137,14 @@ class Array(Field):
         object.__setattr__(self, "shape", shape)
 
     def arrow_type(self) -> pa.DataType:
-        """Return `arrow.fixed_shape_tensor`, or a fixed-size list when it has one dimension (all readers know that one)."""
-        if len(self.shape) == 1:
-            return pa.list_(pa.field("item", _arrow_scalar(self.dtype), nullable=False), self.shape[0])
-        return pa.fixed_shape_tensor(_arrow_scalar(self.dtype), self.shape)
+        """Return fixed-size lists, one in the other for each dimension.
+
+        Every reader knows them; the canonical `arrow.fixed_shape_tensor`, read all the same, is refused by HF datasets.
+        """
+        kind = _arrow_scalar(self.dtype)
+        for size in reversed(self.shape):
+            kind = pa.list_(pa.field("item", kind, nullable=False), size)
+        return kind
 
     def encode(self, value: object) -> Any:
         """Return a C-contiguous array of exactly `shape`."""
@@ -325,7 +329,7 @@ KNOWN = "Scalar(dtype), Array(shape, dtype), Image(encoding), Audio(encoding), T
 def _array_of(value: object, dtype: str, what: str) -> npt.NDArray[Any]:
     """Return `value` as an array of `dtype`, refusing anything that the conversion would change."""
     given = np.asarray(value)
-    if given.dtype.name == dtype:
+    if given.dtype == np.dtype(dtype):
         return given
     if given.dtype.kind not in "biuf":
         raise BadData(f"{what}({dtype!r}) takes numbers, not {type(value).__name__} ({given.dtype})")
@@ -413,7 +417,7 @@ def _storage(kind: pa.DataType) -> pa.DataType:
     """Return the type without extension and without the names and nullability of list items."""
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     if pa.types.is_fixed_size_list(kind):
-        return pa.list_(kind.value_type, kind.list_size)
+        return pa.list_(_storage(kind.value_type), kind.list_size)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.list_(kind.value_type)
     if pa.types.is_large_binary(kind):
@@ -432,11 +436,22 @@ def _foreign(kind: pa.DataType) -> Field | None:
         return Text()
     if pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
         return Bytes()
-    if pa.types.is_fixed_size_list(kind) and kind.list_size > 0 and (dtype := _dtype_name(kind.value_type)):
-        return Array((kind.list_size,), dtype)
+    if pa.types.is_fixed_size_list(kind):
+        shape, element = flattened(kind)
+        dtype = _dtype_name(element)
+        return Array(shape, dtype) if dtype is not None and min(shape) > 0 else None
     if pa.types.is_list(kind) and (dtype := _dtype_name(kind.value_type)) not in (None, "bool"):
         return Tokens(str(dtype))
     return None
+
+
+def flattened(kind: pa.DataType) -> tuple[tuple[int, ...], pa.DataType]:
+    """Return the sizes of fixed-size lists within fixed-size lists, outermost first, and the type of their elements."""
+    shape = []
+    while pa.types.is_fixed_size_list(kind):
+        shape.append(kind.list_size)
+        kind = kind.value_type
+    return tuple(shape), kind
 
 
 def _dtype_name(kind: pa.DataType) -> str | None:

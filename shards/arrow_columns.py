@@ -22,7 +22,7 @@ import pyarrow as pa
 import xxhash
 
 from ..errors import BadData
-from ..fields import Audio, Field, Image, Json, Schema
+from ..fields import Audio, Field, Image, Json, Schema, flattened
 from .columns import Column, FixedColumn, ParsedColumn, RaggedColumn
 
 CHECKSUM_KEY = "penstock.xxh3"
@@ -71,12 +71,13 @@ def column_of(array: pa.Array, field: Field) -> Column:
 def _fixed(array: pa.Array, field: Field) -> FixedColumn:
     rows, size = len(array), prod(field.shape)
     if field.shape:
-        if not pa.types.is_fixed_size_list(array.type) or array.type.list_size != size:
+        if prod(flattened(array.type)[0]) != size or not pa.types.is_fixed_size_list(array.type):
             raise BadData(f"stored as {array.type}, which does not hold {field}")
-        array = array.flatten()
-        if array.null_count:
-            where = int(np.flatnonzero(array.is_null())[0]) // size
-            raise BadData("an element of the array is null; fill such elements first", row=where)
+        while pa.types.is_fixed_size_list(array.type):
+            array = array.flatten()
+            if array.null_count:
+                where = int(np.flatnonzero(array.is_null())[0]) * rows // max(len(array), 1)
+                raise BadData("an element of the array is null; fill such elements first", row=where)
     values = _numbers(array, field.dtype)
     if len(values) != rows * size:
         raise BadData(f"the column has {len(values)} elements where {rows} rows of {size} were expected")
@@ -131,14 +132,15 @@ def _elements(child: pa.Array, offsets: npt.NDArray[Any], field: Field) -> npt.N
 
 def array_of(column: FixedColumn | RaggedColumn, field: Field) -> pa.Array:
     """Return the column as the Arrow type that Penstock writes, looking at the same memory where Arrow's layout allows."""
-    kind = field.arrow_type()
-    storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    storage = field.arrow_type()
     if isinstance(column, FixedColumn):
-        rows = len(column.values)
         array = _primitive(column.values.reshape(-1), field.dtype)
-        if field.shape:
-            array = pa.Array.from_buffers(storage, rows, [None], children=[array])
-        return pa.ExtensionArray.from_storage(kind, array) if storage is not kind else array
+        kinds = [storage]
+        for _ in field.shape[1:]:
+            kinds.append(kinds[-1].value_type)
+        for depth in range(len(field.shape), 0, -1):
+            array = pa.Array.from_buffers(kinds[depth - 1], len(column.values) * prod(field.shape[: depth - 1]), [None], children=[array])
+        return array
     rows = len(column.starts)
     first, last = (int(column.starts[0]), int(column.ends[-1])) if rows else (0, 0)
     if last - first > _MOST_BYTES:
@@ -252,10 +254,12 @@ def _canonical_batch(batch: pa.RecordBatch, schema: Schema, arrow_schema: pa.Sch
 
 def _cast(array: pa.Array, field: Field) -> pa.Array:
     """Return the array in the field's own storage, where another number type can be converted without changing a value."""
-    wanted = field.arrow_type()
-    storage = wanted.storage_type if isinstance(wanted, pa.BaseExtensionType) else wanted
+    storage = field.arrow_type()
     try:
         array = _plain(array)
+        (shape, element), (wanted_shape, wanted) = flattened(array.type), flattened(storage)
+        if shape and element == wanted and prod(shape) == prod(wanted_shape):
+            return array
         alike = pa.types.is_large_binary(array.type) or pa.types.is_large_string(array.type) or pa.types.is_large_list(array.type)
         if array.type == storage or (alike and field.ragged):
             return array

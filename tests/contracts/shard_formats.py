@@ -78,10 +78,6 @@ def as_table(rows: Rows, schema: Schema) -> pa.Table:
         values = [row[name] for row in rows]
         if isinstance(field, Json):
             return pa.array([field.encode(value) for value in values], pa.string())
-        if isinstance(field, Array):
-            storage = field.arrow_type().storage_type if len(field.shape) > 1 else field.arrow_type()
-            made = pa.array([value.reshape(-1).tolist() for value in values], storage)
-            return pa.ExtensionArray.from_storage(field.arrow_type(), made) if len(field.shape) > 1 else made
         return pa.array([value.tolist() if isinstance(value, np.ndarray) else value for value in values], field.arrow_type())
 
     return pa.table([column(name, field) for name, field in schema.items()], schema=schema_to_arrow(schema))
