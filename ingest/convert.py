@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..errors import BadData
+from ..errors import BadData, BadRequest
 from ..shards.manifest import parse_size
 from ..shards.storage import local_path
 from .assign import parse_splits
@@ -84,7 +84,7 @@ def convert(
         WorkerFailed: a worker died three times on one part, or failed in a way that is not the data's fault.
     """
     began = time.monotonic()
-    bound = parse_max_bad(max_bad)
+    bound, processes = parse_max_bad(max_bad), _workers(workers)
     root = local_path(dst)
     located = locate(os.fspath(src), kind)
     encoding, quality = parse_reencode(reencode)
@@ -111,11 +111,13 @@ def convert(
         check_source(made)
     with contextlib.closing(shown(progress)) as show:
         show.start()
-        report = _run(job, made, located, decision, bound, _workers(workers), show)
+        report = _run(job, made, located, decision, bound, processes, show)
     return replace(report, seconds=time.monotonic() - began)
 
 
 def _workers(asked: int | None) -> int:
+    if asked is not None and asked < 0:
+        raise BadRequest(f"workers: {asked!r} must be 0 (this process), or how many processes")
     return asked if asked is not None else len(os.sched_getaffinity(0))
 
 

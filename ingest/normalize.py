@@ -59,16 +59,18 @@ def _judged(chunk: Chunk, schema: Schema, rule: ImageRule) -> tuple[dict[str, An
     columns = dict(chunk.columns)
     refused: dict[int, str] = {}
     for name, field in schema.items():
+        values = columns[name]
+        if not isinstance(values, list) and values.null_count:
+            for index in np.flatnonzero(values.is_null()).tolist():
+                refused.setdefault(index, f"{name}: the value is null; every row needs one")
         if not isinstance(field, Image):
             continue
-        values = columns[name]
         made: list[bytes | None] = [None] * len(values)
         changed = isinstance(values, list)
         for index, value in enumerate(values):
             data = value if isinstance(value, bytes) else value.as_py()
             if data is None:
-                refused.setdefault(index, f"{name}: the value is null")
-                continue
+                continue  # it was refused above
             try:
                 made[index] = images.apply(data, rule)
             except BadData as error:

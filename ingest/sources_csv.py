@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from typing import ClassVar
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ from ..shards.storage import map_file
 from .records import Memory, records
 from .source import Described, choose
 from .sources_text import BOM, TextSource, samples
+
+_LOOKS: dict[str, Callable[[str], object]] = {"int64": int, "float64": float, "bool": str}
 
 
 class CsvSource(TextSource):
@@ -92,6 +95,17 @@ class CsvSource(TextSource):
             parse_options=pa.csv.ParseOptions(delimiter=chr(self.delimiter), newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(column_types=kinds, include_columns=list(kinds)),
         )
+
+    def _suspect(self, record: bytes, described: Described) -> bool:
+        names = described.details["names"]
+        try:
+            values = next(csv.reader(io.StringIO(record.decode(), newline=""), delimiter=chr(self.delimiter)), [])
+            for name, value in zip(names, values, strict=True):
+                if isinstance(field := described.schema.get(name), Scalar):
+                    _LOOKS[field.dtype](value)
+        except (ValueError, csv.Error):
+            return True
+        return False
 
     def _judge(self, record: bytes, error: Exception, described: Described) -> tuple[str, bool]:
         names = described.details["names"]

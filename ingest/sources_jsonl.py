@@ -1,13 +1,14 @@
 """JSON Lines as a source: one object a line.
 
-Types are inferred from the beginning, the middle and the end of the first file: numbers, truth values, text, runs of numbers; anything nested
-is kept as JSON. pyarrow's parser reads the lines when every column is plain; Python's, ten times slower, when a column is nested or
+Columns and types are inferred from the beginning, the middle and the end of the first file: numbers, truth values, text, runs of numbers; anything
+nested is kept as JSON. A column that fewer than half of those records have is none; records that have it are damaged structure. pyarrow's parser reads the lines when every column is plain; Python's, ten times slower, when a column is nested or
 only some columns are wanted. Refused: pyarrow's own inference, which turns text that looks like a date into a timestamp.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ class JsonlSource(TextSource):
 
     def describe(self, columns: tuple[str, ...] | None) -> Described:
         """Return the columns of the first file that has a record, with types inferred from what its values are."""
-        seen: dict[str, set[str]] = {}
+        seen: dict[str, Counter[str]] = {}
         damage = "the source holds no record"
         for number in range(len(self.files)):
             data = map_file(self.files.path(number))
@@ -43,10 +44,10 @@ class JsonlSource(TextSource):
                 break
         if not seen:
             raise BadData(damage, path=self.files.path(0))
-        schema: Schema = {name: _json_field(kinds) for name, kinds in seen.items()}
-        if columns is None and (empty := [name for name, kinds in seen.items() if kinds == {"null"}]):
-            schema = {name: field for name, field in schema.items() if name not in empty}
-        return Described(schema=choose(schema, columns), details={"names": list(seen), "all": columns is None})
+        most = max(kinds.total() for kinds in seen.values())
+        usual = {name: set(kinds) for name, kinds in seen.items() if 2 * kinds.total() >= most or (columns is not None and name in columns)}
+        schema: Schema = {name: _json_field(kinds) for name, kinds in usual.items() if kinds != {"null"} or columns is not None}
+        return Described(schema=choose(schema, columns), details={"names": list(usual), "all": columns is None})
 
     def parse(self, data: Memory, described: Described) -> pa.Table:
         """Return the rows of whole lines; pyarrow's parser when it can tell everything, Python's for nested values."""
@@ -62,6 +63,13 @@ class JsonlSource(TextSource):
         if any(column.null_count for column in table.columns):
             raise BadData("a value is null or missing")
         return table
+
+    def _suspect(self, record: bytes, described: Described) -> bool:
+        try:
+            _row(json.loads(record), described)
+        except (ValueError, RecursionError, BadData):
+            return True
+        return False
 
     def _judge(self, record: bytes, error: Exception, described: Described) -> tuple[str, bool]:
         try:
@@ -79,7 +87,7 @@ class JsonlSource(TextSource):
         return (str(error).splitlines() or ["cannot be read"])[0], False
 
 
-def _look(part: Memory, seen: dict[str, set[str]]) -> str | None:
+def _look(part: Memory, seen: dict[str, Counter[str]]) -> str | None:
     """Add the kinds of the values of some records; return what is wrong when there is none."""
     damage = None
     for line in part.tobytes().split(b"\n"):
@@ -90,7 +98,7 @@ def _look(part: Memory, seen: dict[str, set[str]]) -> str | None:
             continue
         if isinstance(value, dict):
             for name, of in value.items():
-                seen.setdefault(name, set()).add(_kind(of))
+                seen.setdefault(name, Counter())[_kind(of)] += 1
         elif value is not None:
             damage = f"a JSON {type(value).__name__} where an object was expected; write one object a line"
     return damage
@@ -120,7 +128,6 @@ def _json_field(kinds: set[str]) -> Scalar | Text | Json | Tokens:
 def _parse_lines(data: Memory, described: Described) -> pa.Table:
     """Return the rows of whole lines by Python's parser."""
     values: dict[str, list[Any]] = {name: [] for name in described.schema}
-    known = set(described.details["names"])
     for line in data.tobytes().split(b"\n"):
         if not line.strip():
             continue
@@ -128,10 +135,24 @@ def _parse_lines(data: Memory, described: Described) -> pa.Table:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise BadData(f"not JSON: {error}") from None
-        if not isinstance(row, dict) or (described.details["all"] and not known.issuperset(row)):
-            raise BadData("not an object, or one with other columns")
-        for name, field in described.schema.items():
-            if row.get(name) is None:
-                raise BadData(f"{name!r} is null or missing")
-            values[name].append(field.encode(row[name]))
+        for name, value in _row(row, described).items():
+            values[name].append(value)
     return pa.table([pa.array(values[name], field.to_arrow(name).type) for name, field in described.schema.items()], names=list(described.schema))
+
+
+def _row(row: Any, described: Described) -> dict[str, Any]:
+    """Return the encoded values of a parsed line.
+
+    Raises:
+        BadData: it is not an object with the columns, or a value is not what its column holds.
+    """
+    if not isinstance(row, dict) or (described.details["all"] and len(row) > len(described.details["names"])):
+        raise BadData("not an object, or one with other columns")
+    if described.details["all"] and (extra := [name for name in row if name not in described.details["names"]]):
+        raise BadData(f"other columns: {extra}")
+    values = {}
+    for name, field in described.schema.items():
+        if row.get(name) is None:
+            raise BadData(f"{name!r} is null or missing")
+        values[name] = field.encode(row[name])
+    return values

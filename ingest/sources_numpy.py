@@ -48,7 +48,9 @@ class NumpySource(Source):
                 raise error.at(path=self.files.path(number)) from None
             except _DAMAGE as error:
                 hint = (
-                    "store numbers instead; Penstock never unpickles" if "allow_pickle" in str(error) else "it is damaged, cut short, or not NumPy's"
+                    "store numbers instead; Penstock never unpickles"
+                    if "allow_pickle" in str(error) or "Python objects" in str(error)
+                    else "it is damaged, cut short, or not NumPy's"
                 )
                 raise BadData(f"{str(error).splitlines()[0] if str(error) else type(error).__name__}; {hint}", path=self.files.path(number)) from None
         return self._held[1]

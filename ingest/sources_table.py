@@ -109,16 +109,27 @@ class TableSource(Source):
             if (found := field_from_arrow(arrow.field(name))) != field:
                 raise BadData(f"column {name!r} is {found}, and {field} in the first file; convert such files apart", field=name)
 
+    def _atoms(self, number: int, start: int, stop: int) -> list[tuple[int, int, int, int]]:
+        """Return (start, stop, first row, rows) of the runs that are lost together when one of their bytes is damaged."""
+        del number
+        return [(start, stop, start, stop - start)]
+
     def read(self, spans: Spans, described: Described) -> Iterator[Chunk | Bad]:
-        """Yield the runs' rows as chunks."""
+        """Yield the runs' rows as chunks; what is damaged is set aside with its number of rows."""
         for number, start, stop, first in spans.to_json():
-            row = first
             try:
-                for row, batch in self.batches(number, start, stop, list(described.schema)):
-                    yield from _chunks(batch, row, self.files.shown(number))
-                    row += batch.num_rows  # noqa: PLW2901 - where the next batch would begin, should it be damaged
+                atoms = self._atoms(number, start, stop)
             except _DAMAGE as error:
-                yield lost(self.files, number, _damaged(self, number, error), row=row)
+                yield lost(self.files, number, _damaged(self, number, error), row=first)
+                continue
+            for low, high, row, rows in atoms:
+                done = 0
+                try:
+                    for at, batch in self.batches(number, low, high, list(described.schema)):
+                        yield from _chunks(batch, at, self.files.shown(number))
+                        done += batch.num_rows
+                except _DAMAGE as error:
+                    yield lost(self.files, number, _damaged(self, number, error), row=row + done, rows=max(rows - done, 1))
 
 
 def _chunks(batch: pa.RecordBatch, first: int, source: str) -> Iterator[Chunk]:
@@ -132,12 +143,11 @@ def _chunks(batch: pa.RecordBatch, first: int, source: str) -> Iterator[Chunk]:
 
 
 def _damaged(source: Source, number: int, error: Exception) -> BadData:
-    text = error.reason if isinstance(error, BadData) else (str(error).splitlines() or [type(error).__name__])[0]
-    return (
-        BadData(f"{text.rstrip('.')}; the file is damaged, cut short, or not {source.kind}", path=source.files.path(number))
-        if not isinstance(error, BadData)
-        else error.at(path=source.files.path(number))
-    )
+    """Return what a library said of a damaged file as our error, with the file's path."""
+    if isinstance(error, BadData):
+        return error.at(path=source.files.path(number))
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    return BadData(f"{text.rstrip('.')}; the file is damaged, cut short, or not {source.kind}", path=source.files.path(number))
 
 
 def _is_file_struct(kind: pa.DataType) -> bool:
@@ -279,6 +289,11 @@ class ParquetSource(TableSource):
             for batch in file.iter_batches(batch_size=CHUNK_ROWS, row_groups=list(range(start, stop)), columns=columns, use_threads=False):
                 yield row, batch
                 row += batch.num_rows
+
+    def _atoms(self, number: int, start: int, stop: int) -> list[tuple[int, int, int, int]]:
+        with pq.ParquetFile(self.files.path(number)) as file:
+            rows = [file.metadata.row_group(group).num_rows for group in range(stop)]
+        return [(group, group + 1, sum(rows[:group]), rows[group]) for group in range(start, stop)]
 
     def _cuts(self, number: int) -> list[tuple[int, int, int, int]]:
         with pq.ParquetFile(self.files.path(number)) as file:

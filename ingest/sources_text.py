@@ -1,13 +1,14 @@
 """Sources whose rows are records of text files: cut at records, parsed by pyarrow, narrowed down to the record when something is wrong.
 
-A run is parsed at once; when that fails it is halved, and halved again, until the record at fault stands alone and is named by its line. So
-the error of a record is the parser's own, and good records cost nothing for it. Refused: a second, slower parser for damaged files, which would not agree with the first.
+A run is parsed at once; when that fails, the records that look wrong are parsed alone and what is left is halved, and halved again, until the record
+at fault stands alone and is named by its line. So the error of a record is the parser's own, and good records cost nothing for it. Refused: a second, slower parser for damaged files, which would not agree with the first.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -30,6 +31,25 @@ BOM = b"\xef\xbb\xbf"
 _MAX_PARSE_BYTES = 2**31 - 2**20
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """A run of a file that is being read.
+
+    Attributes:
+        source: the file.
+        data: the run's bytes.
+        found: its records.
+        line: the line on which it begins, counted from 0.
+        described: the source.
+    """
+
+    source: str
+    data: Memory
+    found: Records
+    line: int
+    described: Described
+
+
 class TextSource(Source):
     """Shared by the sources whose rows are records of text files."""
 
@@ -46,6 +66,10 @@ class TextSource(Source):
     @abstractmethod
     def _judge(self, record: bytes, error: Exception, described: Described) -> tuple[str, bool]:
         """Return why a single record cannot be a row, and whether its structure is at fault."""
+
+    @abstractmethod
+    def _suspect(self, record: bytes, described: Described) -> bool:
+        """Whether a quick look says that a record is wrong. Only decides what is parsed alone first, never what is refused."""
 
     @abstractmethod
     def _header(self, number: int, data: Memory, described: Described | None) -> int:
@@ -85,31 +109,49 @@ class TextSource(Source):
             if found is None:
                 yield from self._unruly(number, data, line, described)
                 continue
-            for low, high in _portions(found):
-                yield from self._narrow(number, data, found, (low, high), line, described)
+            place = _Place(source=self.files.shown(number), data=data, found=found, line=line, described=described)
+            for run in _portions(found):
+                yield from self._narrow(place, run)
 
-    def _narrow(self, number: int, data: Memory, found: Records, run: tuple[int, int], line: int, described: Described) -> Iterator[Chunk | Bad]:
-        """Yield the records [low, high) as one chunk, or halve them until what is wrong stands alone."""
+    def _narrow(self, place: _Place, run: tuple[int, int], *, looked: bool = False) -> Iterator[Chunk | Bad]:
+        """Yield the records [low, high) as one chunk, or narrow them down until what is wrong stands alone."""
         low, high = run
-        rows = found.lines[low:high] + line + 1
-        part = data[int(found.starts[low]) : int(found.ends[high - 1])]
+        found, described = place.found, place.described
+        rows = found.lines[low:high] + place.line + 1
+        part = place.data[int(found.starts[low]) : int(found.ends[high - 1])]
         try:
             table = self.parse(part, described)
             if table.num_rows != high - low:
                 raise BadData(f"{high - low} records were parsed into {table.num_rows} rows")  # noqa: TRY301 - the same remedy as for a parser's error
         except (pa.ArrowException, BadData, UnicodeDecodeError) as error:
             if high - low > 1:
-                middle = (low + high) // 2
-                yield from self._narrow(number, data, found, (low, middle), line, described)
-                yield from self._narrow(number, data, found, (middle, high), line, described)
+                for inner in self._halves(run) if looked else self._around_suspects(place, run):
+                    yield from self._narrow(place, inner, looked=True)
                 return
             reason, structure = self._judge(part.tobytes(), error, described)
-            source = self.files.shown(number)
-            place = int(rows[0])
-            yield Bad(source=source, key=f"{source}#{place}", row=place, reason=f"line {place}: {reason}", structure=structure)
+            at = int(rows[0])
+            yield Bad(source=place.source, key=f"{place.source}#{at}", row=at, reason=f"line {at}: {reason}", structure=structure)
             return
         columns = {name: table[name].combine_chunks() for name in described.schema}
-        yield Chunk(columns=columns, source=self.files.shown(number), rows=rows, keys=None, size_bytes=len(part))
+        yield Chunk(columns=columns, source=place.source, rows=rows, keys=None, size_bytes=len(part))
+
+    @staticmethod
+    def _halves(run: tuple[int, int]) -> list[tuple[int, int]]:
+        middle = (run[0] + run[1]) // 2
+        return [(run[0], middle), (middle, run[1])]
+
+    def _around_suspects(self, place: _Place, run: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return each record that looks wrong alone, and the runs between them."""
+        found = place.found
+        runs: list[tuple[int, int]] = []
+        low = run[0]
+        for at in range(*run):
+            if self._suspect(place.data[int(found.starts[at]) : int(found.ends[at])].tobytes(), place.described):
+                runs += [(low, at), (at, at + 1)]
+                low = at + 1
+        runs.append((low, run[1]))
+        runs = [one for one in runs if one[0] < one[1]]
+        return runs if len(runs) > 1 else self._halves(run)
 
     def _unruly(self, number: int, data: Memory, line: int, described: Described) -> Iterator[Chunk | Bad]:
         """Yield a file whose quotes do not stand around whole values, at once; rows are counted, since their lines cannot be told."""
