@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,8 @@ def train_command(demo: Demo, shard_format: str) -> list[str]:
 
 
 def lines_of(process: subprocess.Popen[str]) -> Generator[str, None, None]:
-    """Yield what a process says, each line shown when an epoch or ten steps have passed; the process is ended at the limit."""
-    watch = threading.Timer(LIMIT_S, process.kill)
+    """Yield what a process says, every tenth step of it shown; it is ended at the limit."""
+    watch = threading.Timer(LIMIT_S, kill_tree, [process.pid])
     watch.start()
     try:
         assert process.stdout is not None
@@ -143,6 +143,14 @@ def lines_of(process: subprocess.Popen[str]) -> Generator[str, None, None]:
             yield text
     finally:
         watch.cancel()
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL a process and all that it started; one that is gone is fine."""
+    with suppress(psutil.NoSuchProcess):
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def train_and_kill(demo: Demo, shard_format: str, kill_step: int) -> list[str]:
@@ -163,9 +171,12 @@ def train_and_kill(demo: Demo, shard_format: str, kill_step: int) -> list[str]:
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process,
         closing(lines_of(process)) as lines,
     ):
-        if not any(text.startswith(f"epoch 1 step {kill_step} ") for text in lines):
-            raise SystemExit(f"demo: training ended before step {kill_step} of epoch 1, with exit code {process.wait()}")
-        return kill(process.pid)
+        try:
+            if not any(text.startswith(f"epoch 1 step {kill_step} ") for text in lines):
+                raise SystemExit(f"demo: training ended before step {kill_step} of epoch 1, with exit code {process.wait()}")
+            return kill(process.pid)
+        finally:
+            kill_tree(process.pid)  # after Ctrl-C too: torchrun has a session of its own, which the terminal's signal does not reach
 
 
 def kill(launcher: int) -> list[str]:
@@ -325,4 +336,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
