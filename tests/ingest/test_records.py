@@ -1,0 +1,89 @@
+"""Where text can be cut: the fast way to find records equals Python's own csv module."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.ingest.records import Memory, cuts, find_all, quotes_are_regular, records
+
+Cells = st.lists(st.lists(st.text('ab ,"\n', max_size=6), min_size=2, max_size=2), max_size=30)
+
+
+def memory(data: bytes) -> Memory:
+    """Return bytes as an array."""
+    return np.frombuffer(data, np.uint8)
+
+
+def written(rows: list[list[str]]) -> bytes:
+    """Return rows as the csv module writes them, values quoted."""
+    out = io.StringIO()
+    csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
+    return out.getvalue().encode()
+
+
+@given(Cells)
+def test_records_equal_the_csv_module_s(rows: list[list[str]]) -> None:
+    """Each record found alone parses to the row that was written, and begins on the line that the csv module counts."""
+    data = written(rows)
+    found = records(memory(data), delimiter=44)
+    assert found is not None
+    assert len(found) == len(rows)
+    reader = csv.reader(io.StringIO(data.decode(), newline=""))
+    line = 0
+    for index, row in enumerate(rows):
+        alone = data[found.starts[index] : found.ends[index]].decode()
+        assert next(csv.reader(io.StringIO(alone, newline=""))) == row
+        assert found.lines[index] == line
+        next(reader)
+        line = reader.line_num
+
+
+@given(Cells, st.integers(1, 60))
+def test_cuts_cover_the_text(rows: list[list[str]], piece: int) -> None:
+    """Runs of records follow each other from the first byte to the last, begin at records, and know their lines."""
+    data = written(rows)
+    found = records(memory(data), delimiter=44)
+    assert found is not None
+    runs = cuts(found, len(data), piece)
+    assert [start for start, _, _ in runs] == [0, *[stop for _, stop, _ in runs[:-1]]][: len(runs)]
+    if runs:
+        assert runs[-1][1] == len(data)
+    for start, stop, line in runs:
+        again = records(memory(data[start:stop]), delimiter=44)
+        assert again is not None
+        assert (again.lines + line).tolist() == found.lines[(found.starts >= start) & (found.starts < stop)].tolist()
+
+
+@given(st.lists(st.sampled_from(["x", "", "  ", "\t", '{"a": 1}', "\r"]), max_size=20), st.booleans())
+def test_blank_lines_are_no_records(lines: list[str], ended: bool) -> None:
+    """Lines of nothing but blanks are passed over, and the line numbers of the others stay right."""
+    data = ("\n".join(lines) + ("\n" if ended else "")).encode()
+    found = records(memory(data))
+    assert found is not None
+    assert found.lines.tolist() == [number for number, text in enumerate(lines) if text.strip()]
+
+
+@pytest.mark.parametrize(
+    ("text", "regular"),
+    [
+        (b'a,"b"\n', True),
+        (b'"a""b",c\n', True),
+        (b'"a\r\nb","c"\r\n', True),
+        (b'a,5" pipe\n', False),
+        (b'5" and 6" pipe\n', False),
+        (b'"open\n', False),
+        (b'"a"b,c\n', False),
+        (b"", True),
+    ],
+)
+def test_quotes_around_whole_values(text: bytes, regular: bool) -> None:
+    """Quotes are regular when they stand around whole values or are doubled inside; only then are records cut."""
+    data = memory(text)
+    assert quotes_are_regular(data, find_all(data, 34), 44) is regular
+    assert (records(data, delimiter=44) is not None) is regular
