@@ -63,10 +63,10 @@ def locate(source: str, kind: str | None = None) -> Located:
         found = _matching(str(path))
         if not found:
             raise NotADataset(f"{source}: the pattern matches no file; check it, and quote it so that the shell does not expand it")
-        root = os.path.commonpath([os.path.dirname(name) for name in found])  # noqa: PTH120
+        root = os.path.commonpath([os.path.dirname(name) for name in found])  # noqa: PTH120 - names as text: a million of them
         return _chosen(source, root, [os.fsencode(os.path.relpath(name, root)) for name in found], kind)
-    if os.path.islink(path):  # noqa: PTH114
-        raise NotADataset(f"{source}: is a link to {os.readlink(path)}, which does not exist or leads back to itself")  # noqa: PTH115
+    if path.is_symlink():
+        raise NotADataset(f"{source}: is a link to {path.readlink()}, which does not exist or leads back to itself")
     raise NotADataset(f"{source}: no such file or folder; give a file, a folder, or a pattern such as 'raw/*.csv'")
 
 
@@ -74,7 +74,7 @@ def _matching(pattern: str) -> list[str]:
     """Return the files of a brace and glob pattern, each once, in order; a name without a star must exist."""
     found: dict[str, None] = {}
     for name in expand(pattern):
-        hits = sorted((n for n in glob.iglob(name, recursive=True) if os.path.isfile(n)), key=os.fsencode)  # noqa: PTH113, PTH207
+        hits = sorted((n for n in glob.iglob(name, recursive=True) if os.path.isfile(n)), key=os.fsencode)  # noqa: PTH113, PTH207 - names as text: a million of them
         if not hits and not glob.has_magic(name) and is_pattern(pattern):
             raise NotADataset(f"{pattern}: {name} does not exist; check the range")
         found.update(dict.fromkeys(hits))
@@ -132,7 +132,7 @@ def _only_kind(source: str, names: list[bytes], kinds: list[str | None]) -> str:
     if found:
         counts = ", ".join(f"{count} of {kind}" for kind, count in sorted(found.items()))
         raise BadRequest(f"{source}: several kinds of files lie together ({counts}); choose one with --from (kind=), or name the files with a glob")
-    suffixes = Counter(os.path.splitext(os.fsdecode(name).lower())[1] or "no suffix" for name in names)  # noqa: PTH122
+    suffixes = Counter(os.path.splitext(os.fsdecode(name).lower())[1] or "no suffix" for name in names)  # noqa: PTH122 - names as text: a million of them
     if set(suffixes) & set(_LATE):
         return next(kind for suffix, kind in _LATE.items() if suffix in suffixes)
     if packed := next((suffix for suffix in suffixes if suffix in _COMPRESSED), None):
@@ -143,9 +143,9 @@ def _only_kind(source: str, names: list[bytes], kinds: list[str | None]) -> str:
 
 def _walk(root: bytes, inside: bytes, above: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
     """Yield the relative paths of the files below a folder, depth first, by the order of names' bytes."""
-    folder = os.path.join(root, inside) if inside else root  # noqa: PTH118
+    folder = os.path.join(root, inside) if inside else root  # noqa: PTH118 - names as bytes, which need not be UTF-8
     with guard(os.fsdecode(folder), "list the folder"):
-        stat = os.stat(folder)  # noqa: PTH116
+        stat = os.stat(folder)  # noqa: PTH116 - names as bytes, which need not be UTF-8
         with os.scandir(folder) as listing:
             entries = sorted((entry.name, entry.is_dir()) for entry in listing)
     me = (stat.st_dev, stat.st_ino)
@@ -154,7 +154,7 @@ def _walk(root: bytes, inside: bytes, above: tuple[tuple[int, int], ...]) -> Ite
     for name, is_folder in entries:
         if name.startswith(b".") or name in (b"_penstock", b"__MACOSX"):
             continue
-        relative = os.path.join(inside, name) if inside else name  # noqa: PTH118
+        relative = os.path.join(inside, name) if inside else name  # noqa: PTH118 - names as bytes, which need not be UTF-8
         if is_folder:
             yield from _walk(root, relative, (*above, me))
         else:

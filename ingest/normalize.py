@@ -18,6 +18,7 @@ from ..errors import BadData
 from ..fields import Image, Schema
 from ..shards.arrow_columns import canonical
 from . import images
+from .assign import Ints
 from .report import Bad
 from .settings import ImageRule
 from .source import Chunk
@@ -35,19 +36,19 @@ class Clean:
 
     batch: pa.RecordBatch
     chunk: Chunk
-    kept: list[int]
+    kept: Ints
 
     @property
     def keys(self) -> list[str]:
         """Return the key of each row."""
-        return [self.chunk.key(index) for index in self.kept]
+        return [self.chunk.key(index) for index in self.kept.tolist()]
 
 
 def normalize(chunk: Chunk, schema: Schema, rule: ImageRule) -> Iterator[Clean | Bad]:
     """Yield a chunk's rows, in order, and what had to be set aside."""
     columns, refused = _judged(chunk, schema, rule)
     rows = len(chunk.rows)
-    keep = np.array([index for index in range(rows) if index not in refused], np.int64)
+    keep = np.delete(np.arange(rows, dtype=np.int64), list(refused))
     for index, reason in sorted(refused.items()):
         yield chunk.bad(index, reason)
     arrays = [_array(columns[name], keep, rows) for name in schema]
@@ -82,7 +83,7 @@ def _judged(chunk: Chunk, schema: Schema, rule: ImageRule) -> tuple[dict[str, An
     return columns, refused
 
 
-def _array(values: Any, keep: np.ndarray[Any, np.dtype[np.int64]], rows: int) -> pa.Array:
+def _array(values: Any, keep: Ints, rows: int) -> pa.Array:
     if isinstance(values, list):
         kept = [values[index] for index in keep.tolist()]
         return pa.array(kept, pa.binary()) if any(isinstance(v, bytes) for v in kept) else pa.array(kept)
@@ -90,7 +91,7 @@ def _array(values: Any, keep: np.ndarray[Any, np.dtype[np.int64]], rows: int) ->
     return array if len(keep) == rows else array.take(pa.array(keep))
 
 
-def _taken(batch: pa.RecordBatch, kept: np.ndarray[Any, np.dtype[np.int64]], chunk: Chunk, schema: Schema) -> Iterator[Clean | Bad]:
+def _taken(batch: pa.RecordBatch, kept: Ints, chunk: Chunk, schema: Schema) -> Iterator[Clean | Bad]:
     """Yield what of a batch can be written; `kept` are the rows' indices in the chunk."""
     try:
         made = list(canonical(batch, schema))
@@ -104,7 +105,7 @@ def _taken(batch: pa.RecordBatch, kept: np.ndarray[Any, np.dtype[np.int64]], chu
         return
     at = 0
     for part in made:
-        yield Clean(batch=part, chunk=chunk, kept=kept[at : at + part.num_rows].tolist())
+        yield Clean(batch=part, chunk=chunk, kept=kept[at : at + part.num_rows])
         at += part.num_rows
 
 

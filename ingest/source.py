@@ -90,7 +90,7 @@ class Files:
             except FileNotFoundError:
                 stats[:, number] = 0, -1
             except OSError as error:
-                with guard(os.path.join(root, os.fsdecode(name)), "look at the source file"):  # noqa: PTH118
+                with guard(os.path.join(root, os.fsdecode(name)), "look at the source file"):  # noqa: PTH118 - names as bytes
                     raise error from None
         return cls(root=root, names=list(names), sizes=stats[0], mtimes=stats[1])
 

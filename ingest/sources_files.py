@@ -128,7 +128,7 @@ class LooseFiles(_FileRows):
 
     def describe(self, columns: tuple[str, ...] | None) -> Described:
         """Return the content's column, named after what it is when all files agree, and the path."""
-        contents = {_CONTENT.get(os.path.splitext(os.fsdecode(name).lower())[1], _OTHER) for name in self.files.names}  # noqa: PTH122
+        contents = {_CONTENT.get(os.path.splitext(os.fsdecode(name).lower())[1], _OTHER) for name in self.files.names}  # noqa: PTH122 - names as text: a million of them
         column, field = contents.pop() if len(contents) == 1 else _OTHER
         return Described(schema=choose({column: field, "path": Text()}, columns), details={"column": column})
 

@@ -157,7 +157,7 @@ class TextSource(Source):
         """Yield a file whose quotes do not stand around whole values, at once; rows are counted, since their lines cannot be told."""
         try:
             if len(data) > _MAX_PARSE_BYTES:
-                raise BadData(f"{len(data)} bytes with quotes inside unquoted values cannot be cut into records; quote such values")  # noqa: TRY301
+                raise BadData(f"{len(data)} bytes with quotes inside unquoted values cannot be cut into records; quote such values")  # noqa: TRY301 - as above
             table = self.parse(data, described)
         except (pa.ArrowException, BadData, UnicodeDecodeError) as error:
             yield lost(self.files, number, error)
