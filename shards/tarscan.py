@@ -4,8 +4,8 @@ It knows POSIX ustar, pax and GNU headers (long names, sizes in base 256) and re
 members, compressed archives, names that climb out with `..`, sizes that pass the end of the file, headers whose checksum is wrong, and an
 archive without its end marker (it was cut, perhaps exactly between two members).
 
-Cost: one 512-byte header per member, about 7 µs; member data is skipped. Refused: `tarfile`, which takes four times as long, ends quietly at
-the end of a cut file, and follows what the header says of sparse members.
+Cost: one 512-byte header per member, about 7 µs; member data is skipped. Refused: `tarfile`, whose walk takes four times as long (an
+index built on it 2.2 times), which ends quietly at the end of a cut file, and follows what the header says of sparse members.
 """
 
 from __future__ import annotations
