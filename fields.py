@@ -362,6 +362,8 @@ def infer(value: object) -> Field:
     if isinstance(value, int):
         return Scalar("int64")
     if isinstance(value, (np.ndarray, np.number)) and value.dtype.name in _DTYPES:
+        if value.size == 0:
+            raise BadData(f"an array of shape {value.shape} does not say what the column holds; declare it, perhaps as Tokens({value.dtype.name!r})")
         return Array(value.shape, value.dtype.name) if value.shape else Scalar(value.dtype.name)
     if isinstance(value, float):
         return Scalar("float64")
