@@ -10,6 +10,7 @@ Checksums are compared by `check`, not by `block`: hashing a block to read one r
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from ..errors import BadData, BadRequest
 from ..fields import Schema, field_from_arrow, schema_from_arrow
-from .arrow_columns import CHECKSUM_KEY, checksum, columns_of
+from .arrow_columns import CHECKSUM_KEY, checksum, columns_of, is_viewed
 from .columns import Column
 from .manifest import Shard
 from .reader import ShardReader
@@ -39,10 +40,14 @@ class ArrowFile:
         names: its columns.
         count: how many record batches it has.
         is_stream: whether it is in the stream format, which has no footer.
+        is_compressed: whether its buffers are, so that a batch is memory of its own and not a view.
     """
 
     def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
-        """Map the file, keeping only the named columns of it (all of them without names).
+        """Map the file, if it is compressed keeping only the named columns of it (all of them without names).
+
+        Arrow then decompresses those alone. Of a file that is not compressed all columns are kept, which costs no bytes; left out, Arrow
+        would copy the others into memory as large as the whole batch.
 
         Raises:
             BadData: it is no Arrow file, or was cut.
@@ -57,7 +62,8 @@ class ArrowFile:
             self._file = self._open([])
             self.schema: pa.Schema = self._file.schema
             self.names: list[str] = self.schema.names
-            if columns is not None and 0 < len(columns) < len(self.names):
+            self.is_compressed = self._compression()
+            if self.is_compressed and columns is not None and 0 < len(columns) < len(self.names):
                 self._file = self._open(sorted({i for name in columns for i in self.schema.get_all_field_indices(name)}))
             self._batches: list[pa.RecordBatch] = list(self._file) if self.is_stream else []
             self.count: int = len(self._batches) if self.is_stream else self._file.num_record_batches
@@ -87,6 +93,25 @@ class ArrowFile:
         text = (found.custom_metadata or {}).get(CHECKSUM_KEY.encode())
         return found.batch, None if text is None else text.decode("ascii", "replace")
 
+    def _compression(self) -> bool:
+        """Return whether the buffers of the first record batch are compressed, and so those of all: a writer has one setting for a file.
+
+        pyarrow does not say, so the message itself is asked. One that cannot be read counts as compressed; `batch` will say what is wrong.
+        """
+        resume = self._source.tell()  # a stream is read on from where its reader stands
+        try:
+            self._source.seek(0 if self.is_stream else 8)
+            message = pa.ipc.read_message(self._source)
+            while message is not None and message.type != "record batch":
+                message = pa.ipc.read_message(self._source)
+            return message is not None and _has_compression(message.metadata.to_pybytes())
+        except EOFError:  # no record batch at all
+            return False
+        except (pa.ArrowException, OSError, struct.error):
+            return True
+        finally:
+            self._source.seek(resume)
+
     def rows_of_batches(self) -> list[int]:
         """Return the rows of each record batch; walks the file's metadata once."""
         return [self.batch(number).num_rows for number in range(self.count)]
@@ -97,28 +122,59 @@ class ArrowFile:
         self._batches = []
 
 
+def _has_compression(message: bytes) -> bool:
+    """Return whether a record batch message sets `compression`, the fourth field of the header, which is the third of the message.
+
+    It is a flatbuffer: the root table's place comes first; a table begins with the way back to its vtable, which has from byte 4 the place of
+    each field in the table, or 0 for a field that is not set, and leaves out the fields behind the last one that is.
+    """
+
+    def field(table: int, number: int) -> int:
+        vtable = table - struct.unpack_from("<i", message, table)[0]
+        slot = 4 + 2 * number
+        set_at = struct.unpack_from("<H", message, vtable + slot)[0] if slot < struct.unpack_from("<H", message, vtable)[0] else 0
+        return int(table + set_at if set_at else 0)
+
+    header = field(struct.unpack_from("<I", message)[0], 2)
+    return field(header + struct.unpack_from("<I", message, header)[0], 3) != 0
+
+
+def open_file(path: Path, shard: Shard, schema: Schema) -> ArrowFile:
+    """Map the columns of `schema` of a shard that has the size that the manifest says.
+
+    Raises:
+        BadData: it has another size, or is no Arrow file.
+        StorageError: it cannot be opened.
+    """
+    with guard(path, "open the shard"):
+        size = path.stat().st_size
+    if size != shard.bytes:
+        reason = f"the file has {size} bytes where the manifest says {shard.bytes}: it was cut or replaced; restore it"
+        raise BadData(reason, path=path, shard=shard.path)
+    try:
+        return ArrowFile(path, list(schema))
+    except BadData as error:
+        raise error.at(shard=shard.path) from None
+
+
 class ArrowReader(ShardReader):
     """One Arrow shard, open."""
 
-    def __init__(self, path: Path, shard: Shard, schema: Schema) -> None:
-        """Map the file and compare it with what the manifest says."""
+    def __init__(self, file: ArrowFile, path: Path, shard: Shard, schema: Schema) -> None:
+        """Compare a mapped file, which is the reader's from now on, with what the manifest says."""
         self.schema = schema
         self.rows = shard.rows
+        self._file = file
         self._path = path
         self._shard = shard
         self._blocks: OrderedDict[int, dict[str, Column]] = OrderedDict()
-        with guard(path, "open the shard"):
-            size = path.stat().st_size
-        if size != shard.bytes:
-            reason = f"the file has {size} bytes where the manifest says {shard.bytes}: it was cut or replaced; restore it"
-            raise BadData(reason, path=path, shard=shard.path)
         try:
-            self._file = ArrowFile(path, list(schema))
             self._check_schema()
             self._find_starts()
         except BadData as error:
             self.close()
             raise error.at(path=path, shard=shard.path) from None
+        self.mapped = all(is_viewed(column.type) for column in file.schema if column.name in schema) and not file.is_compressed
 
     def _check_schema(self) -> None:
         found = self._file.schema
@@ -192,10 +248,9 @@ class ArrowReader(ShardReader):
     def close(self) -> None:
         """Let go of the file; views handed out stay valid."""
         self._blocks.clear()
-        if "_file" in self.__dict__:  # not there when opening failed
-            self._file.close()
+        self._file.close()
 
 
-def open_shard(path: Path, shard: Shard, schema: Schema) -> ShardReader:
-    """Return the reader of an Arrow shard for the columns of `schema`."""
-    return ArrowReader(path, shard, schema)
+def open_shard(path: Path, shard: Shard, schema: Schema) -> ArrowReader:
+    """Return the reader of an Arrow shard for the columns of `schema`, none of which is wrapped by another library."""
+    return ArrowReader(open_file(path, shard, schema), path, shard, schema)

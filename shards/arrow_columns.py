@@ -36,6 +36,21 @@ MOST_ROW_BYTES = 2**30 - 1
 one column is halved."""
 
 
+def nulls_of(array: pa.Array) -> npt.NDArray[np.int64]:
+    """Return where an array's nulls are, read from its bitmap: `Array.is_null` would import pyarrow.compute (0.1 s), and its result pandas."""
+    bitmap, first = array.buffers()[0], array.offset
+    if bitmap is None:
+        return np.arange(len(array) if pa.types.is_null(array.type) else 0)
+    packed = np.frombuffer(bitmap, np.uint8)[first // 8 : (first + len(array) + 7) // 8]
+    return np.flatnonzero(np.unpackbits(packed, bitorder="little")[first % 8 :][: len(array)] == 0)
+
+
+def is_viewed(kind: pa.DataType) -> bool:
+    """Return whether `column_of` gives views of an array of this type; dictionary and view types are converted, which copies."""
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    return not (pa.types.is_dictionary(kind) or pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
+
+
 def _plain(array: pa.Array) -> pa.Array:
     """Return the array without extension, dictionary or views."""
     if isinstance(array, pa.ExtensionArray):
@@ -63,8 +78,8 @@ def column_of(array: pa.Array, field: Field) -> Column:
         array.validate()
     except (pa.ArrowException, OSError) as error:
         raise BadData(f"the column is damaged: {error}") from None
-    if array.null_count:
-        raise BadData("the value is null; every row needs one: fill or drop such rows first", row=int(np.flatnonzero(array.is_null())[0]))
+    if array.null_count and (nulls := nulls_of(array)).size:
+        raise BadData("the value is null; every row needs one: fill or drop such rows first", row=int(nulls[0]))
     return _runs(array, field) if field.ragged else _fixed(array, field)
 
 
@@ -74,10 +89,10 @@ def _fixed(array: pa.Array, field: Field) -> FixedColumn:
         if prod(flattened(array.type)[0]) != size or not pa.types.is_fixed_size_list(array.type):
             raise BadData(f"stored as {array.type}, which does not hold {field}")
         while pa.types.is_fixed_size_list(array.type):
-            array = array.flatten()
-            if array.null_count:
-                where = int(np.flatnonzero(array.is_null())[0]) * rows // max(len(array), 1)
-                raise BadData("an element of the array is null; fill such elements first", row=where)
+            each = array.type.list_size
+            array = array.values.slice(array.offset * each, len(array) * each)  # `flatten` would do, but imports pyarrow.compute
+            if array.null_count and (nulls := nulls_of(array)).size:
+                raise BadData("an element of the array is null; fill such elements first", row=int(nulls[0]) * rows // len(array))
     values = _numbers(array, field.dtype)
     if len(values) != rows * size:
         raise BadData(f"the column has {len(values)} elements where {rows} rows of {size} were expected")
@@ -122,11 +137,10 @@ def _runs(array: pa.Array, field: Field) -> RaggedColumn:
 
 def _elements(child: pa.Array, offsets: npt.NDArray[Any], field: Field) -> npt.NDArray[Any]:
     if child.null_count:
-        nulls = np.flatnonzero(child.is_null())
+        nulls = nulls_of(child)
         nulls = nulls[(nulls >= offsets[0]) & (nulls < offsets[-1])]
         if len(nulls):
             raise BadData("an element of the run is null; drop such elements first", row=int(np.searchsorted(offsets, nulls[0], side="right")) - 1)
-        child = child.fill_null(0)
     return _numbers(child, field.dtype)
 
 

@@ -23,9 +23,8 @@ import numpy.typing as npt
 from ..errors import BadData, BadRequest
 from ..fields import Field, Schema
 from . import commits
-from .adopt import adopt
 from .columns import Column
-from .formats import choose_columns, open_reader
+from .formats import choose_columns, open_foreign, open_reader
 from .manifest import Manifest
 from .reader import ShardReader
 from .storage import local_path
@@ -64,7 +63,7 @@ class Dataset:
             """The dataset at the pinned version, as a value."""
         else:
             wanted = self._columns if isinstance(self._columns, tuple) else None
-            self.manifest = adopt(self._path, hash=False, publish=False, columns=wanted)
+            self.manifest = open_foreign(self._path, wanted)
             if version is not None:
                 raise BadRequest(f"version: {version!r} of {self._path}: foreign files have no versions; publish them with `penstock index` first")
         self.schema: Schema = choose_columns(self.manifest.schema, self._columns)

@@ -1,11 +1,10 @@
 """Reads any Arrow shard, also those in which datasets has wrapped its images, sounds and arrays; see `hf`.
 
-It is the reader of `arrow` with one step in front of each block, which does nothing for shards without such columns.
+It is the reader of `arrow` with one step in front of each block. `formats` brings it in for shards that have such columns, and only then:
+a shard of ours never does.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -14,8 +13,6 @@ from ..fields import Schema
 from .arrow import ArrowReader
 from .columns import Column
 from .hf import is_nested, is_wrapped, schema_of, unwrap
-from .manifest import Shard
-from .reader import ShardReader
 
 
 class ForeignArrowReader(ArrowReader):
@@ -41,8 +38,3 @@ class ForeignArrowReader(ArrowReader):
                 row = int(self.block_starts[number]) + int(error.row or 0)
                 raise BadData(error.reason, path=self._path, shard=self._shard.path, row=row, field=name) from None
         return super()._checked(number, batch, schema)
-
-
-def open_shard(path: Path, shard: Shard, schema: Schema) -> ShardReader:
-    """Return the reader of an Arrow shard for the columns of `schema`."""
-    return ForeignArrowReader(path, shard, schema)

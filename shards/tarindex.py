@@ -244,7 +244,7 @@ def _from_table(table: pa.Table, note: Mapping[str, Any]) -> TarIndex:
     if not facts:
         raise BadData(f"the index of {table.num_rows} samples names no field")
     return TarIndex(
-        keys=_one_chunk(table.column("key").cast(pa.string())),
+        keys=_keys(table),
         starts={name: _values(table, f"start/{name}", np.int64) for name in facts},
         sizes={name: _values(table, f"size/{name}", np.int64) for name in facts},
         facts=facts,
@@ -258,6 +258,13 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)
     if array.null_count:
         raise BadData(f"the index has {array.null_count} empty places")
+    return array
+
+
+def _keys(table: pa.Table) -> pa.StringArray:
+    array = _one_chunk(table.column("key"))
+    if array.type != pa.string():
+        raise BadData(f"column 'key' of the index holds {array.type}")
     return array
 
 

@@ -192,11 +192,14 @@ def test_a_waiver_without_a_reason_is_found() -> None:
 
 
 HEAVY = ("torch", "webdataset", "numba", "pyarrow", "pandas")
+_OTHERS = [f"penstock.shards.{name}" for name in ("adopt", "foreign", "hf", "hfarrow", "npy", "parquet", "patterns", "tar", "tarindex", "tarkeep")]
+NOT_FOR_OURS = ("torch", "pandas", "PIL", "pyarrow.compute", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.fs", *_OTHERS)
+"""What a process that opens an Arrow dataset of ours has no use for."""
 
 
-def brought_by(program: str) -> set[str]:
+def brought_by(program: str, heavy: tuple[str, ...] = HEAVY) -> set[str]:
     """Return which heavy libraries a fresh interpreter holds after `program`."""
-    tail = f"\nimport sys\nprint(','.join(m for m in {HEAVY!r} if m in sys.modules))"
+    tail = f"\nimport sys\nprint(','.join(m for m in {heavy!r} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", program + tail], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return {name for name in done.stdout.strip().split(",") if name}
@@ -227,3 +230,50 @@ def test_the_front_brings_nothing(program: str) -> None:
 def test_the_probe_can_fail(program: str, brings: str) -> None:
     """The probe of fresh interpreters does see a heavy library that is there."""
     assert brings in brought_by(program)
+
+
+WRITES = """
+fields = {"n": penstock.Scalar(), "ok": penstock.Scalar("bool"), "x": penstock.Array((2, 3)), "t": penstock.Tokens()}
+fields |= {"text": penstock.Text(), "raw": penstock.Bytes(), "note": penstock.Json()}
+with penstock.Writer(path, fields, format=FORMAT) as writer:
+    for i in range(9):
+        x, t = np.full((2, 3), i, np.float32), np.arange(i, dtype=np.int32)
+        writer.write({"n": i, "ok": i > 3, "x": x, "t": t, "text": "é" * i, "raw": bytes(i), "note": [i]})
+"""
+READS = "assert [row['n'] for row in penstock.Dataset(path)[[0, 5, -1]]] == [0, 5, 8]"
+
+
+def test_a_dataset_of_ours_is_opened_light(tmp_path: Path) -> None:
+    """Writing, opening and reading an Arrow dataset, of every kind of column, brings none of what only others' files need."""
+    head = f"import numpy as np, penstock; path = {str(tmp_path / 'ds')!r}\n"
+    assert not brought_by(head + WRITES.replace("FORMAT", "'arrow'"), NOT_FOR_OURS)
+    assert not brought_by(head + READS, NOT_FOR_OURS)
+    assert not brought_by(head + "penstock.Dataset(path, columns=['x', 'ok'])[3]", NOT_FOR_OURS)
+
+
+def test_a_dataset_of_many_versions_is_opened_light(tmp_path: Path) -> None:
+    """Reading a checkpoint, which is an Arrow file too, is as light."""
+    head = f"import numpy as np, penstock; path = {str(tmp_path / 'ds')!r}\n"
+    again = "for i in range(65):\n    with penstock.Writer(path, mode='append' if i else 'create') as writer:\n        writer.write({'n': i})"
+    subprocess.run([sys.executable, "-c", head + again], check=True, timeout=120)
+    assert any((tmp_path / "ds/_penstock/checkpoints").iterdir())
+    assert not brought_by(head + "assert penstock.Dataset(path)[64]['n'] == 64", NOT_FOR_OURS)
+
+
+PARQUET = "import pyarrow as pa, pyarrow.parquet as pq; pq.write_table(pa.table({'n': list(range(9))}), path)"
+
+
+@pytest.mark.parametrize(
+    ("name", "writes", "brings"),
+    [
+        ("tar", WRITES.replace("FORMAT", "'tar'"), {"tar", "npy", "tarindex", "tarkeep"}),
+        ("x.parquet", PARQUET, {"adopt", "foreign", "parquet"}),
+    ],
+)
+def test_what_others_need_is_brought_when_it_is_needed(tmp_path: Path, name: str, writes: str, brings: set[str]) -> None:
+    """The same program, pointed at tars or Parquet, works and brings what reads them: the probe does see it."""
+    head = f"import numpy as np, penstock; path = {str(tmp_path / name)!r}\n"
+    subprocess.run([sys.executable, "-c", head + writes], check=True, timeout=120)
+    found = brought_by(head + READS, NOT_FOR_OURS)
+    assert found >= {f"penstock.shards.{module}" for module in brings}
+    assert ("pyarrow.parquet" in found) is ("parquet" in name)
