@@ -72,6 +72,8 @@ class ParquetFile:
 class ParquetReader(ShardReader):
     """One Parquet file, open; see `ShardReader`."""
 
+    mapped = False
+
     def __init__(self, path: Path, shard: Shard, schema: Schema) -> None:
         """Compare the footer with what the manifest says."""
         self.schema = schema

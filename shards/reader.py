@@ -23,11 +23,15 @@ class ShardReader(ABC):
         rows: how many rows it has.
         schema: the columns that were asked for, in the order of the dataset's schema.
         block_starts: `[blocks + 1]` int64, the first row of each block and, last, `rows`.
+        mapped: whether `block` gives views of a mapped file, so that keeping them costs no memory. Not so for what is decoded (Parquet,
+            compressed or converted Arrow buffers) or parsed a row at a time (numbers in a tar). Truth values, which Arrow packs into bits
+            and a reader unpacks to a byte a row, are not counted.
     """
 
     rows: int
     schema: Schema
     block_starts: npt.NDArray[np.int64]
+    mapped: bool
 
     @abstractmethod
     def block(self, number: int) -> dict[str, Column]:
@@ -35,6 +39,16 @@ class ShardReader(ABC):
 
         Raises:
             BadData: the block is damaged.
+        """
+
+    @abstractmethod
+    def check(self, number: int) -> None:
+        """Read all of block `number` and compare it with the checksums that were written, if any, and with what its columns say.
+
+        It is thorough where `block` is quick: for verifying, not for training.
+
+        Raises:
+            BadData: at the first thing that is wrong, with its row, or the block's first where a checksum covers the whole block.
         """
 
     @abstractmethod

@@ -57,7 +57,9 @@ class TarReader(ShardReader):
         self.block_starts = np.array([0, index.rows] if index.rows else [0], np.int64)
         self._index = index
         self._data = data
-        self._columns: dict[str, Column] | None = {name: self._column(name, field, index, data) for name, field in schema.items()}
+        columns = {name: self._column(name, field, index, data) for name, field in schema.items()}
+        self.mapped = all(isinstance(column, RaggedColumn) and column.values is data for column in columns.values())
+        self._columns: dict[str, Column] | None = columns
 
     def _column(self, name: str, field: Field, index: TarIndex, data: npt.NDArray[np.uint8]) -> Column:
         if name == KEY and name not in index.facts and isinstance(field, Text):

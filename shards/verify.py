@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import xxhash
 
@@ -41,14 +40,6 @@ class Problem:
     row: int | str | None
     field: str | None
     reason: str
-
-
-@runtime_checkable
-class Checkable(Protocol):
-    """A shard reader that can compare a block with its checksums; those of all formats can."""
-
-    def check(self, number: int) -> None:
-        """Read all of block `number` and raise `BadData` at the first thing that is wrong."""
 
 
 def verify(path: str, version: int | None = None) -> Iterator[Problem]:
@@ -115,7 +106,6 @@ def _block_problems(manifest: Manifest, shard: Shard, *, follow_links: bool) -> 
         for number in range(len(reader.block_starts) - 1):
             try:
                 reader.block(number)
-                assert isinstance(reader, Checkable)
                 reader.check(number)
             except BadData as error:
                 yield _problem(error, shard.path)

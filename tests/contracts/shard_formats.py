@@ -16,9 +16,10 @@ import pytest
 
 from penstock.errors import BadData, BadRequest
 from penstock.fields import Array, Bytes, Field, Image, Json, Scalar, Schema, Text, Tokens, schema_to_arrow
-from penstock.shards.columns import FixedColumn, RaggedColumn
+from penstock.shards.columns import FixedColumn, ParsedColumn, RaggedColumn
 from penstock.shards.formats import open_reader
 from penstock.shards.manifest import Shard
+from penstock.shards.reader import ShardReader
 from penstock.shards.shardwriter import ShardStats, open_shard_writer
 
 Rows = list[dict[str, Any]]
@@ -110,6 +111,8 @@ def check_reader(root: Path, shard: Shard, schema: Schema, rows: Rows) -> None:
         assert (np.diff(starts)[:-1] == shard.block_rows).all()
     for number in range(len(starts) - 1):
         _check_block(reader.block(number), schema, rows[starts[number] : starts[number + 1]])
+        reader.check(number)
+    check_mapped(reader, root / shard.path)
     blocks, places = reader.places(np.arange(len(rows)))
     assert (starts[blocks] + places == np.arange(len(rows))).all()
     for index in {0, len(rows) // 2, len(rows) - 1}:
@@ -136,6 +139,30 @@ def _check_block(block: dict[str, Any], schema: Schema, rows: Sequence[dict[str,
             assert same(field.decode(column.row(index)), row[name]), (name, index)
 
 
+def check_mapped(reader: ShardReader, path: Path) -> None:
+    """A reader that says it gives views of the mapped file does, by the kernel's own list of maps, and one that gives none does not say so."""
+    blocks = [reader.block(number) for number in range(len(reader.block_starts) - 1)]
+    maps = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
+    spans = [tuple(int(end, 16) for end in fields[0].split("-")) for fields in maps if fields[5:] == [str(path.resolve())]]
+    copied = [
+        name
+        for block in blocks
+        for name, column in block.items()
+        if isinstance(column, ParsedColumn) or not all(_inside(values, spans) for values in _memory(column))
+    ]
+    assert reader.mapped is not bool(copied), copied
+
+
+def _memory(column: FixedColumn | RaggedColumn) -> list[np.ndarray[Any, Any]]:
+    """Return the arrays of a column that have bytes of values; truth values are unpacked and do not count."""
+    return [column.values] if column.values.size and column.values.dtype != np.bool_ else []
+
+
+def _inside(values: np.ndarray[Any, Any], spans: list[tuple[int, ...]]) -> bool:
+    start = values.ctypes.data
+    return any(first <= start and start + values.nbytes <= last for first, last in spans)
+
+
 def _check_row(found: dict[str, Any], schema: Schema, row: dict[str, Any]) -> None:
     for name, field in schema.items():
         assert found[name].dtype == field.dtype
@@ -147,6 +174,7 @@ def _check_some_columns(root: Path, shard: Shard, schema: Schema, rows: Rows) ->
     reader = open_reader(root, shard, schema, chosen)
     assert list(reader.schema) == list(schema)[::2]
     _check_row(reader.row(0), {name: schema[name] for name in chosen}, rows[0])
+    check_mapped(reader, root / shard.path)
     reader.close()
     with pytest.raises(BadRequest, match="nowhere"):
         open_reader(root, shard, schema, ["nowhere"])
