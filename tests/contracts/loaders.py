@@ -14,7 +14,7 @@ Plain = dict[str, Any]
 
 def plain(batch: dict[str, Any]) -> Plain:
     """Return a batch as arrays of its own; a ragged column as a pair."""
-    return {name: (_own(value.values), _own(value.offsets)) if isinstance(value, tuple) else _own(value) for name, value in batch.items()}
+    return {name: tuple(map(_own, value)) if isinstance(value, tuple) else _own(value) for name, value in batch.items()}
 
 
 def _own(array: Any) -> np.ndarray[Any, Any]:

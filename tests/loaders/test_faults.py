@@ -246,7 +246,13 @@ def test_a_map_that_changes_shape_is_bad_data(small: ps.Dataset, num_workers: in
 
 def test_a_stuck_worker_is_reported_by_stage(small: ps.Dataset) -> None:
     """When nothing comes within `timeout`, the error says which worker is in which stage, and no process is left."""
-    loader = ps.DataLoader(small, batch_size=4, num_workers=1, timeout=8, map=lambda s: (s["n"] > 7 and time.sleep(60), {"n": s["n"]})[1])
+
+    def sleepy(sample: Any) -> Any:
+        if sample["n"] > 7:
+            time.sleep(60)
+        return {"n": sample["n"]}
+
+    loader = ps.DataLoader(small, batch_size=4, num_workers=1, timeout=8, map=sleepy)
     batches = iter(loader)
     next(batches)
     next(batches)

@@ -14,6 +14,7 @@ from contracts.shard_formats import (
     CASES,
     MIXED,
     NUMBERS,
+    Rows,
     as_table,
     check_reader,
     check_refuses_damage,
@@ -28,10 +29,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import BadData, BadRequest
-from penstock.fields import Array, Bytes, Scalar, Text, Tokens
+from penstock.fields import Array, Bytes, Field, Scalar, Text, Tokens
 from penstock.shards import formats
-from penstock.shards.arrow import ArrowReader
 from penstock.shards.columns import FixedColumn, RaggedColumn
+from penstock.shards.manifest import Shard
 from penstock.shards.shardwriter import BLOCK_ROWS, open_shard_writer
 
 
@@ -151,12 +152,11 @@ def test_the_file_hash_is_the_hash_of_the_file(tmp_path: Path) -> None:
 def test_a_flipped_bit_in_any_buffer_is_found_by_the_block_checksum(tmp_path: Path) -> None:
     """Each value's bytes, flipped, fail exactly the check of their own block; sound blocks pass."""
     schema = {"x": Array((4,), "float32"), "t": Text()}
-    rows = [{"x": np.arange(4, dtype=np.float32) + i, "t": "word"} for i in range(60)]
+    rows: Rows = [{"x": np.arange(4, dtype=np.float32) + i, "t": "word"} for i in range(60)]
     shard = write_shard(tmp_path / "a.arrow", "arrow", schema, rows, block_bytes=400)
     path = tmp_path / "a.arrow"
     data = path.read_bytes()
     reader = formats.open_reader(tmp_path, shard, schema)
-    assert isinstance(reader, ArrowReader)
     starts = reader.block_starts
     for block in range(len(starts) - 1):
         reader.check(block)
@@ -164,7 +164,6 @@ def test_a_flipped_bit_in_any_buffer_is_found_by_the_block_checksum(tmp_path: Pa
         at = data.index(rows[row]["x"].tobytes())
         path.write_bytes(data[: at + 5] + bytes([data[at + 5] ^ 4]) + data[at + 6 :])
         damaged = formats.open_reader(tmp_path, shard, schema)
-        assert isinstance(damaged, ArrowReader)
         bad = int(damaged.places(np.array([row]))[0][0])
         for block in range(len(starts) - 1):
             if block != bad:
@@ -184,7 +183,6 @@ def test_a_foreign_file_has_its_structure_checked(tmp_path: Path) -> None:
             file.write_batch(pa.record_batch([array], ["t"]))
         shard = _foreign(tmp_path / f"{name}.arrow", 3)
         reader = formats.open_reader(tmp_path, shard, {"t": Text()})
-        assert isinstance(reader, ArrowReader)
         if name == "good":
             reader.check(0)
         else:
@@ -194,7 +192,7 @@ def test_a_foreign_file_has_its_structure_checked(tmp_path: Path) -> None:
 
 
 def _foreign(path: Path, rows: int) -> Any:
-    return formats.Shard(path=path.name, format="arrow", rows=rows, bytes=path.stat().st_size, xxh3=None, block_rows=0)
+    return Shard(path=path.name, format="arrow", rows=rows, bytes=path.stat().st_size, xxh3=None, block_rows=0)
 
 
 def _write_foreign(path: Path, batches: list[pa.RecordBatch], *, stream: bool = False, options: Any = None) -> Any:
@@ -204,7 +202,7 @@ def _write_foreign(path: Path, batches: list[pa.RecordBatch], *, stream: bool = 
     return _foreign(path, sum(batch.num_rows for batch in batches))
 
 
-FOREIGN = {
+FOREIGN: dict[str, tuple[pa.Array, Field, list[Any]]] = {
     "large_binary": (pa.array([b"a", b"", b"ccc"], pa.large_binary()), Bytes(), [b"a", b"", b"ccc"]),
     "binary_view": (pa.array([b"a", b"", b"c" * 40], pa.binary_view()), Bytes(), [b"a", b"", b"c" * 40]),
     "large_string": (pa.array(["a", "", "é"], pa.large_string()), Text(), ["a", "", "é"]),
@@ -279,7 +277,7 @@ def test_a_value_too_large_for_a_block_is_refused_whole(tmp_path: Path, monkeypa
         writer.write_table(pa.table({"n": [2], "b": [b"12345678901"]}))
     writer.write_table(pa.table({"n": [3, 4, 5], "b": [b"12345678"] * 3}))
     shard = shard_of(tmp_path / "a.arrow", "arrow", writer.close())
-    rows = [{"n": 1, "b": b"1234567890"}, *({"n": n, "b": b"12345678"} for n in (3, 4, 5))]
+    rows: Rows = [{"n": 1, "b": b"1234567890"}, *({"n": n, "b": b"12345678"} for n in (3, 4, 5))]
     check_reader(tmp_path, shard, schema, rows)
 
 
@@ -289,7 +287,7 @@ def test_a_block_that_gathers_too_much_ends_the_shard(tmp_path: Path, monkeypatc
     writer = open_shard_writer(tmp_path / "a.arrow", {"b": Bytes()}, block_bytes=20)
     for _ in range(10):
         writer.write_row({"b": b""})
-    assert not writer.full
+    before = writer.full
     writer.write_row({"b": b"x" * 1000})
-    assert writer.full
+    assert (before, writer.full) == (False, True)
     assert writer.close().rows == 11

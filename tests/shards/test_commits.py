@@ -12,7 +12,7 @@ import pytest
 from penstock.errors import AlreadyExists, BadData, BadRequest, NotADataset, StorageError
 from penstock.fields import Scalar, Schema, Text
 from penstock.shards import checkpoint, commits, storage
-from penstock.shards.manifest import Shard
+from penstock.shards.manifest import Commit, Shard
 
 SCHEMA: Schema = {"label": Scalar("int64")}
 
@@ -303,7 +303,12 @@ def test_opening_reads_few_commits(long_history: Path, monkeypatch: pytest.Monke
     """From a checkpoint on, at most 64 commits are read, and none before it is needed."""
     read: list[int] = []
     real = commits.read_commit
-    monkeypatch.setattr(commits, "read_commit", lambda root, version: read.append(version) or real(root, version))
+
+    def counted(root: Path, version: int) -> Commit:
+        read.append(version)
+        return real(root, version)
+
+    monkeypatch.setattr(commits, "read_commit", counted)
     commits.load(long_history)
     assert read == [129, 130]
 

@@ -77,10 +77,12 @@ def test_a_row_outside_is_an_index_error(root: Path) -> None:
             ds[index]
         with pytest.raises(IndexError, match=str(index)):
             ds[[0, index]]
-    for wrong in ("a", 1.0, None, True):
+    numbers_wrong: tuple[Any, ...] = ("a", 1.0, None, True)
+    for wrong in numbers_wrong:
         with pytest.raises(BadRequest, match="int"):
-            ds[wrong]  # type: ignore[index]
-    for wrong in ([1.5], ["a"], [[1]], np.array([True])):
+            ds[wrong]
+    lists_wrong: tuple[Any, ...] = ([1.5], ["a"], [[1]], np.array([True]))
+    for wrong in lists_wrong:
         with pytest.raises(BadRequest, match="whole numbers"):
             ds[wrong]
 

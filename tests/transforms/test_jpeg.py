@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def apart(left: Picture, right: Picture) -> float:
 
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 30}, {"restart_marker_blocks": 4}])
-def test_jpeg_is_what_pillow_decodes(options: dict[str, object]) -> None:
+def test_jpeg_is_what_pillow_decodes(options: dict[str, Any]) -> None:
     """Baseline, progressive, subsampled and full-colour JPEGs differ from Pillow's decoding by less than a grey level."""
     data = encode(photo(120, 161), **options)
     assert apart(load(data), by_pillow(data)) < 1

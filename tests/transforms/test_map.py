@@ -12,8 +12,8 @@ from penstock.errors import BadData, BadRequest
 from penstock.transforms import Map
 from penstock.transforms.base import Spec
 
-SAMPLE = {"x": np.arange(3, dtype=np.float32), "n": np.int64(4)}
-BATCH = {"x": np.arange(12, dtype=np.float32).reshape(4, 3), "n": np.arange(4)}
+SAMPLE: dict[str, Any] = {"x": np.arange(3, dtype=np.float32), "n": np.int64(4)}
+BATCH: dict[str, Any] = {"x": np.arange(12, dtype=np.float32).reshape(4, 3), "n": np.arange(4)}
 
 
 def test_declares_what_the_first_sample_gives() -> None:
@@ -105,7 +105,7 @@ def test_refused_results(fn: Any, batched: bool, message: str) -> None:
 def test_refused_function() -> None:
     """What cannot be called is refused when the map is made."""
     with pytest.raises(BadRequest, match="fn=3 cannot be called"):
-        Map(3)  # type: ignore[arg-type]
+        Map(3)
 
 
 def test_errors_of_the_function_come_through() -> None:
