@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +28,7 @@ METADATA_KEY = b"penstock"
 
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 _MAX_ELEMENTS = 2**31 - 1
+_MAX_DIMENSIONS = 32
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     "jpeg": (b"\xff\xd8\xff",),
     "png": (b"\x89PNG\r\n\x1a\n",),
@@ -38,9 +41,9 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
 
 def _numeric(dtype: object, what: str) -> str:
     try:
-        name = np.dtype(dtype).name  # type: ignore[call-overload]
-    except TypeError:
-        name = str(dtype)
+        name = np.dtype(dtype).name if isinstance(dtype, (str, type, np.dtype)) else ""
+    except (TypeError, ValueError, SyntaxError):  # numpy parses text such as "(2,)i4", and fails in all three ways
+        name = ""
     if name not in _DTYPES:
         raise BadRequest(f"{what}: dtype {dtype!r} cannot be stored; use one of {', '.join(_DTYPES)}")
     return str(name)
@@ -56,13 +59,13 @@ class Field(ABC):
     Attributes:
         kind: its name in a schema.
         dtype: numpy dtype of one element.
-        shape: a row's shape for a fixed field, `()` for a ragged one.
+        shape: a row's shape for a fixed field, `()` for one number and for a ragged one.
         ragged: whether rows differ in length.
     """
 
     kind: ClassVar[str]
     ragged: ClassVar[bool]
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = ()
     dtype: str
 
     @abstractmethod
@@ -73,9 +76,9 @@ class Field(ABC):
     def encode(self, value: object) -> Any:
         """Return `value` as `pyarrow.array` takes it, or raise `BadData` saying what was expected."""
 
-    @abstractmethod
     def decode(self, value: npt.NDArray[Any]) -> Any:
-        """Return a row for a person: `value` has `shape` and `dtype` when fixed, and is 1-D when ragged."""
+        """Return a row for a person: `value` has `shape` and `dtype` when fixed, and is 1-D when ragged. A copy, which holds no shard open."""
+        return value.copy()
 
     def to_json(self) -> dict[str, Any]:
         """Return the description that `field_from_json` reads."""
@@ -98,7 +101,6 @@ class Scalar(Field):
     def __post_init__(self) -> None:
         """Accept every spelling numpy accepts and keep the canonical one."""
         object.__setattr__(self, "dtype", _numeric(self.dtype, "Scalar"))
-        object.__setattr__(self, "shape", ())
 
     def arrow_type(self) -> pa.DataType:
         """Return the primitive type."""
@@ -129,11 +131,11 @@ class Array(Field):
         """Check the shape: at least one dimension, all of them positive, and an element count Arrow can hold."""
         object.__setattr__(self, "dtype", _numeric(self.dtype, "Array"))
         try:
-            shape = tuple(int(n) for n in self.shape)
-        except (TypeError, ValueError):
-            raise BadRequest(f"Array: shape {self.shape!r} is not a tuple of integers") from None
-        if not shape or min(shape) < 1 or int(np.prod(shape, dtype=object)) > _MAX_ELEMENTS:
-            raise BadRequest(f"Array: shape {shape} needs one or more dimensions, each at least 1, and at most {_MAX_ELEMENTS} elements in all")
+            shape = tuple(map(operator.index, self.shape))
+        except TypeError:
+            raise BadRequest(f"Array: shape {str(self.shape)[:80]} is not a tuple of integers") from None
+        if not 1 <= len(shape) <= _MAX_DIMENSIONS or min(shape) < 1 or prod(shape) > _MAX_ELEMENTS:
+            raise BadRequest(f"Array: shape {str(shape)[:80]} needs 1 to {_MAX_DIMENSIONS} dimensions of 1 or more, {_MAX_ELEMENTS} elements at most")
         object.__setattr__(self, "shape", shape)
 
     def arrow_type(self) -> pa.DataType:
@@ -155,10 +157,6 @@ class Array(Field):
             )
         return np.ascontiguousarray(array)
 
-    def decode(self, value: npt.NDArray[Any]) -> Any:
-        """Return a copy that does not hold the shard open."""
-        return value.copy()
-
 
 @dataclasses.dataclass(frozen=True)
 class Tokens(Field):
@@ -171,7 +169,6 @@ class Tokens(Field):
     def __post_init__(self) -> None:
         """Check the dtype; Arrow packs truth values in bits, so they are refused here."""
         object.__setattr__(self, "dtype", _numeric(self.dtype, "Tokens"))
-        object.__setattr__(self, "shape", ())
         if self.dtype == "bool":
             raise BadRequest(f"Tokens: dtype {self.dtype!r} has no runs; use uint8")
 
@@ -186,16 +183,11 @@ class Tokens(Field):
             raise BadData(f"Tokens({self.dtype!r}) holds a run of numbers (1-D), not an array of shape {array.shape}")
         return np.ascontiguousarray(array)
 
-    def decode(self, value: npt.NDArray[Any]) -> Any:
-        """Return a copy that does not hold the shard open."""
-        return value.copy()
-
 
 class _Blob(Field):
     """Shared by the fields whose row is a run of bytes."""
 
     ragged: ClassVar[bool] = True
-    shape: tuple[int, ...] = ()
     dtype: str = "uint8"
 
     def arrow_type(self) -> pa.DataType:
@@ -220,8 +212,27 @@ class Bytes(_Blob):
     kind: ClassVar[str] = "bytes"
 
 
+class _Encoded(_Blob):
+    """Shared by images and sounds: bytes that begin as one of the encodings does."""
+
+    encodings: ClassVar[tuple[str, ...]]
+    encoding: str
+
+    def __post_init__(self) -> None:
+        """Refuse an encoding that is not known."""
+        if self.encoding not in (*self.encodings, "any"):
+            known = ", ".join(map(repr, (*self.encodings, "any")))
+            raise BadRequest(f"{type(self).__name__}: encoding {self.encoding!r} is not one of {known}")
+
+    def encode(self, value: object) -> Any:
+        """Return the bytes if they begin as the encoding does."""
+        data = super().encode(value)
+        _check_magic(data, self.encodings if self.encoding == "any" else (self.encoding,), self.kind)
+        return data
+
+
 @dataclasses.dataclass(frozen=True)
-class Image(_Blob):
+class Image(_Encoded):
     """An encoded image. Batches are the encoded bytes until a transform decodes them.
 
     Attributes:
@@ -230,21 +241,11 @@ class Image(_Blob):
 
     encoding: str = "any"
     kind: ClassVar[str] = "image"
-
-    def __post_init__(self) -> None:
-        """Refuse an encoding that cannot be decoded."""
-        if self.encoding not in ("jpeg", "png", "webp", "any"):
-            raise BadRequest(f"Image: encoding {self.encoding!r} is not one of 'jpeg', 'png', 'webp', 'any'")
-
-    def encode(self, value: object) -> Any:
-        """Return the bytes if they begin as the encoding does."""
-        data = super().encode(value)
-        _check_magic(data, ("jpeg", "png", "webp") if self.encoding == "any" else (self.encoding,), "image")
-        return data
+    encodings: ClassVar[tuple[str, ...]] = ("jpeg", "png", "webp")
 
 
 @dataclasses.dataclass(frozen=True)
-class Audio(_Blob):
+class Audio(_Encoded):
     """Encoded sound. Batches are the encoded bytes.
 
     Attributes:
@@ -253,17 +254,7 @@ class Audio(_Blob):
 
     encoding: str = "any"
     kind: ClassVar[str] = "audio"
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown encoding."""
-        if self.encoding not in ("flac", "wav", "mp3", "any"):
-            raise BadRequest(f"Audio: encoding {self.encoding!r} is not one of 'flac', 'wav', 'mp3', 'any'")
-
-    def encode(self, value: object) -> Any:
-        """Return the bytes if they begin as the encoding does."""
-        data = super().encode(value)
-        _check_magic(data, ("flac", "wav", "mp3") if self.encoding == "any" else (self.encoding,), "audio")
-        return data
+    encodings: ClassVar[tuple[str, ...]] = ("flac", "wav", "mp3")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,11 +271,7 @@ class Text(_Blob):
         """Return the string; a lone surrogate cannot be UTF-8 and is refused."""
         if not isinstance(value, str):
             raise BadData(f"a column of text takes str, not {type(value).__name__}")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise BadData(f"the text cannot be written as UTF-8: {error.reason} at character {error.start}") from None
-        return value
+        return _utf8(value)
 
     def decode(self, value: npt.NDArray[Any]) -> Any:
         """Return the string."""
@@ -307,9 +294,10 @@ class Json(_Blob):
     def encode(self, value: object) -> Any:
         """Return the compact JSON text with sorted keys."""
         try:
-            return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise BadData(f"a value of {type(value).__name__} cannot be written as JSON: {error}") from None
+        return _utf8(text)
 
     def decode(self, value: npt.NDArray[Any]) -> Any:
         """Return the parsed document."""
@@ -328,7 +316,10 @@ KNOWN = "Scalar(dtype), Array(shape, dtype), Image(encoding), Audio(encoding), T
 
 def _array_of(value: object, dtype: str, what: str) -> npt.NDArray[Any]:
     """Return `value` as an array of `dtype`, refusing anything that the conversion would change."""
-    given = np.asarray(value)
+    try:
+        given = np.asarray(value)
+    except ValueError as error:
+        raise BadData(f"{what}({dtype!r}) takes an array, not {type(value).__name__} of rows that differ: {error}") from None
     if given.dtype == np.dtype(dtype):
         return given
     if given.dtype.kind not in "biuf":
@@ -342,6 +333,15 @@ def _array_of(value: object, dtype: str, what: str) -> npt.NDArray[Any]:
             f"{what}({dtype!r}) would change {given.dtype} value {np.array2string(given, threshold=4)}; declare a wider dtype or convert it first"
         )
     return turned
+
+
+def _utf8(text: str) -> str:
+    """Return text that can be written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadData(f"the text cannot be written as UTF-8: {error.reason} at character {error.start}") from None
+    return text
 
 
 def _check_magic(data: bytes, encodings: Sequence[str], what: str) -> None:
@@ -383,14 +383,14 @@ def field_from_json(name: str, described: object) -> Field:
     Raises:
         BadData: the kind is unknown or its arguments do not fit.
     """
-    if not isinstance(described, Mapping) or described.get("kind") not in KINDS:
-        kind = described.get("kind") if isinstance(described, Mapping) else described
-        raise BadData(f"unknown field type {kind!r}; there are {KNOWN}", field=name)
+    kind = described.get("kind") if isinstance(described, Mapping) else described
+    if not isinstance(described, Mapping) or not isinstance(kind, str) or kind not in KINDS:
+        raise BadData(f"unknown field type {str(kind)[:80]!r}; there are {KNOWN}", field=name)
     arguments = {k: v for k, v in described.items() if k != "kind"}
     try:
-        return KINDS[described["kind"]](**arguments)
+        return KINDS[kind](**arguments)
     except (TypeError, BadRequest) as error:
-        raise BadData(f"field type {described['kind']!r} with {arguments!r}: {error}", field=name) from None
+        raise BadData(f"field type {kind!r} with {str(arguments)[:200]}: {error}", field=name) from None
 
 
 def field_from_arrow(arrow: pa.Field) -> Field:
@@ -403,7 +403,7 @@ def field_from_arrow(arrow: pa.Field) -> Field:
     if described is not None:
         try:
             parsed = json.loads(described)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadData(f"the field's metadata {described[:80]!r} is not JSON", field=arrow.name) from None
         field = field_from_json(arrow.name, parsed)
         if _storage(field.arrow_type()) != _storage(arrow.type):
@@ -429,8 +429,9 @@ def _storage(kind: pa.DataType) -> pa.DataType:
 
 def _foreign(kind: pa.DataType) -> Field | None:
     """Return the field of a foreign Arrow type, or None."""
-    if isinstance(kind, pa.FixedShapeTensorType) and kind.permutation in (None, list(range(len(kind.shape)))):
-        return Array(tuple(kind.shape), _dtype_name(kind.value_type) or "")
+    if isinstance(kind, pa.FixedShapeTensorType):
+        plain = min(kind.shape, default=0) > 0 and kind.permutation in (None, list(range(len(kind.shape))))
+        return Array(tuple(kind.shape), dtype) if plain and (dtype := _dtype_name(kind.value_type)) is not None else None
     kind = _storage(kind)
     if (dtype := _dtype_name(kind)) is not None:
         return Scalar(dtype)
