@@ -13,14 +13,14 @@ reason. The order is frozen by FORMAT: any change to this file that moves a row 
 from __future__ import annotations
 
 import json
-from typing import Any
+from functools import lru_cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from .errors import BadRequest
+from .jit import Kernel
 
 FORMAT = 1
 """The version of the law. Saved in the loader's state; golden orders in the tests hold it fixed."""
@@ -62,9 +62,10 @@ def rounds(n: int) -> int:
     return 8 if n >= 2**16 else 24
 
 
-def round_keys(n: int, key: int) -> list[int]:
+@lru_cache(maxsize=64)
+def round_keys(n: int, key: int) -> tuple[int, ...]:
     """Return the key of each round, 32 bits each."""
-    return [fold(key, number) & _MASK for number in range(rounds(n))]
+    return tuple(fold(key, number) & _MASK for number in range(rounds(n)))
 
 
 def _mix(value: int) -> int:
@@ -90,47 +91,7 @@ def permute_reference(position: int, n: int, key: int) -> int:
             return value
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
-def _mix_fast(value: Any) -> Any:
-    value = (value ^ (value >> np.uint64(16))) * np.uint64(_MIX_1) & np.uint64(_MASK)
-    value = (value ^ (value >> np.uint64(15))) * np.uint64(_MIX_2) & np.uint64(_MASK)
-    return value ^ (value >> np.uint64(16))
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _turn(target: Any, source: Any, side: Any, key: Any) -> Any:
-    moved = target + ((_mix_fast(source ^ key) * side) >> np.uint64(32))
-    return moved - side if moved >= side else moved
-
-
-@numba.njit(nogil=True, cache=True)
-def _permute(out: Any, n: Any, a: Any, b: Any, keys: Any) -> None:
-    """Replace each position in `out` (uint64) by its row.
-
-    Blocks go through one round at a time, so that the loops hold no branch and become vector code; the few values beyond n walk alone.
-    """
-    left = np.empty(_BLOCK, np.uint64)
-    right = np.empty(_BLOCK, np.uint64)
-    for start in range(0, out.size, _BLOCK):
-        size = min(_BLOCK, out.size - start)
-        for i in range(size):
-            left[i] = out[start + i] // b
-            right[i] = out[start + i] - left[i] * b
-        for number in range(0, keys.size, 2):
-            for i in range(size):
-                left[i] = _turn(left[i], right[i], a, keys[number])
-            for i in range(size):
-                right[i] = _turn(right[i], left[i], b, keys[number + 1])
-        for i in range(size):
-            value = left[i] * b + right[i]
-            while value >= n:
-                one = value // b
-                two = value - one * b
-                for number in range(0, keys.size, 2):
-                    one = _turn(one, two, a, keys[number])
-                    two = _turn(two, one, b, keys[number + 1])
-                value = one * b + two
-            out[start + i] = value
+_permute = Kernel("order_kernel", "permute", "void(u8[:] u8 u8 u8 u8[:] u8[:] u8[:])")
 
 
 def permute(positions: Rows, n: int, key: int) -> Rows:
@@ -145,15 +106,19 @@ def permute(positions: Rows, n: int, key: int) -> Rows:
     if out.size and int(out.max()) >= n:
         raise BadRequest(f"position {int(np.asarray(positions)[out.argmax()])} is outside [0, {n})")
     a, b = sides(n)
-    _permute(out.reshape(-1), np.uint64(n), np.uint64(a), np.uint64(b), np.array(round_keys(n, key), np.uint64))
+    scratch = np.empty((2, min(out.size, _BLOCK)), np.uint64)
+    if out.size:
+        _permute(out.reshape(-1), n, a, b, np.array(round_keys(n, key), np.uint64), scratch[0], scratch[1])
     return out.view(np.int64)
 
 
+@lru_cache(maxsize=64)
 def order_key(seed: int, epoch: int) -> int:
     """Return the key of an epoch's permutation."""
     return fold("penstock.order", FORMAT, seed, epoch)
 
 
+@lru_cache(maxsize=64)
 def augment_key(seed: int, epoch: int) -> int:
     """Return the key of an epoch's augmentation; the sample and the op enter as the generator's counter."""
     return fold("penstock.augment", FORMAT, seed, epoch)

@@ -102,7 +102,7 @@ class Engine:
         try:
             for made in epochs.epoch(plan, epoch, start):
                 yield Delivered(batch=made.batch, rows=made.rows, times=made.times, copied=made.copied, replaced_workers=pool.replaced - replaced)
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too: kept workers must not outlive a broken epoch unnoticed
             if not isinstance(error, GeneratorExit):
                 self.close()
             raise
@@ -115,14 +115,15 @@ class Engine:
         work, settings = self._work, self._settings
         try:
             pickled = cloudpickle.dumps((settings.init, work))
-        except Exception as error:
+        except Exception as error:  # whatever a user's object raises when it is pickled
             raise BadRequest(
                 f"the transforms, map or worker_init_fn cannot be sent to workers: {error}; use num_workers=0 or a function without such parts"
             ) from error
         pool = Pool(pickled, workers=settings.num_workers, timeout_s=settings.timeout_s)
         try:
-            epochs = PooledEpochs(pool, self._shape(plan))
-        except BaseException:
+            helps = work.mapping is None and settings.init is None  # a user's code belongs into workers
+            epochs = PooledEpochs(pool, self._shape(plan), Filler(work) if helps else None)
+        except BaseException:  # Ctrl-C too: processes that were started must end
             pool.close()
             raise
         weakref.finalize(epochs, _close_in, os.getpid(), pool)

@@ -13,14 +13,11 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 from ..fields import Field
+from ..jit import Held, Kernel
 from ..shards.columns import Column, FixedColumn
 from ..shards.manifest import Manifest
 
@@ -28,37 +25,10 @@ MAX_BLOCKS = 2**24
 """A dataset with more blocks is taken row by row: the table would need 128 MiB."""
 
 
-@intrinsic
-def _copy(_context: Any, _target: Any, _source: Any, _size: Any) -> Any:
-    """Copy `_size` bytes from address `_source` to address `_target` (memcpy)."""
+_AHEAD = 64
+"""Rows whose memory is asked for before the first of them is copied, so that the processor waits for many at once."""
 
-    def generate(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        pointer = ir.IntType(8).as_pointer()
-        to, origin, count = arguments
-        cgutils.raw_memcpy(builder, builder.inttoptr(to, pointer), builder.inttoptr(origin, pointer), count, 1)  # type: ignore[no-untyped-call]
-        return ir.Constant(ir.IntType(8), 0)
-
-    return types.uint8(types.uint64, types.uint64, types.uint64), generate
-
-
-@numba.njit(nogil=True, cache=True)
-def gather(
-    rows: Any, begin: Any, starts: Any, block_rows: Any, block_base: Any, addresses: Any, row_bytes: Any, out: Any
-) -> Any:  # pragma: no cover  (compiled)
-    """Copy rows[begin:] to address `out` + i * row_bytes; return how many are done: fewer than all when a block is not open."""
-    shard = 0
-    for i in range(begin, rows.size):
-        row = rows[i]
-        if row < starts[shard] or row >= starts[shard + 1]:
-            shard = np.searchsorted(starts, row, side="right") - 1
-        local = row - starts[shard]
-        block = local // block_rows[shard]
-        address = addresses[block_base[shard] + block]
-        if address == 0:
-            return i
-        index = np.uint64(local - block * block_rows[shard])
-        _copy(out + np.uint64(i) * row_bytes, address + index * row_bytes, row_bytes)  # type: ignore[call-arg]  # numba passes the context
-    return rows.size
+_gather = Kernel("loaders.gather_kernel", "gather", "i8(i8[:] i8 i8[:] i8[:] i8[:] u8[:] u8[:] u8 u8)")
 
 
 class Gather:
@@ -72,9 +42,10 @@ class Gather:
         self._block_base = np.zeros(rows.size + 1, np.int64)
         np.cumsum(-(-rows // self._block_rows), out=self._block_base[1:])
         self._addresses = np.zeros(int(self._block_base[-1]), np.uint64)
-        self._row_bytes = np.uint64(prod(field.shape) * np.dtype(field.dtype).itemsize)
+        self._row_bytes = prod(field.shape) * np.dtype(field.dtype).itemsize
         self._name = name
         self._open_block = open_block
+        self._held = [Held(array) for array in (self._starts, self._block_rows, self._block_base, self._addresses, np.empty(_AHEAD, np.uint64))]
         self._views: list[npt.NDArray[Any]] = []
 
     @staticmethod
@@ -88,7 +59,7 @@ class Gather:
         """Copy `rows` of the dataset into `out`, `[rows, *shape]`, C-contiguous."""
         done = 0
         while True:
-            done = gather(rows, done, self._starts, self._block_rows, self._block_base, self._addresses, self._row_bytes, np.uint64(out.ctypes.data))
+            done = _gather(rows, done, *self._held, self._row_bytes, out.ctypes.data)
             if done >= rows.size:
                 return
             self._open(int(rows[done]))

@@ -95,13 +95,12 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             BadRequest: an argument cannot work, or the transforms do not fit the columns.
             ValueError: torch refuses an argument.
         """
-        refused = {"sampler": sampler, "batch_sampler": batch_sampler, "collate_fn": collate_fn, "multiprocessing_context": multiprocessing_context}
-        _check(dataset, batch_size, output, refused)
+        _check(dataset, batch_size, output, sampler=sampler, batch_sampler=batch_sampler, collate_fn=collate_fn, context=multiprocessing_context)
         place = detect(topology)
         self.tail: Tail = tail or default_tail(drop_last=drop_last, world_size=place.world_size)
         self.seed = _seed_of(seed, generator)
         self.shuffle = bool(shuffle)
-        self.transforms = dict(transforms or {})
+        self.transforms = {} if transforms is None else transforms
         self.map = map
         self.topology = place
         self.output = output
@@ -127,15 +126,15 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             persistent_workers=persistent_workers,
         )
         self.in_order = in_order
-        self._engine = Engine(
-            self._work,
-            Settings(
-                num_workers=num_workers,
-                prefetch_factor=self.prefetch_factor or 2,
-                persistent=persistent_workers,
-                timeout_s=timeout,
-                init=worker_init_fn,
-            ),
+        self._engine = Engine(self._work, self._settings())
+
+    def _settings(self) -> Settings:
+        return Settings(
+            num_workers=self.num_workers,
+            prefetch_factor=self.prefetch_factor or 2,
+            persistent=self.persistent_workers,
+            timeout_s=self.timeout,
+            init=self.worker_init_fn,
         )
 
     def __len__(self) -> int:
@@ -266,6 +265,7 @@ class BatchIterator(Iterator[Batch]):
         """Wrap the generator of an epoch."""
         self._batches = batches
         self._steps = steps
+        weakref.finalize(self, batches.close)  # also when the interpreter ends with the epoch still open
 
     def __next__(self) -> Batch:
         """Return the next batch."""
@@ -291,8 +291,9 @@ def _seed_of(seed: int | None, generator: torch.Generator | None) -> int:
     return 0 if generator is None else int(generator.initial_seed())
 
 
-def _check(dataset: object, batch_size: object, output: str, refused: Mapping[str, object]) -> None:
+def _check(dataset: object, batch_size: object, output: str, **refused: object) -> None:
     """Refuse what the engine cannot do, with the remedy."""
+    refused["multiprocessing_context"] = refused.pop("context")
     remedies = {
         "sampler": "use shuffle=, seed= and topology=",
         "batch_sampler": "use batch_size= and tail=",

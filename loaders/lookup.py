@@ -62,7 +62,7 @@ class Place:
             yield
         except BadData as error:
             raise error.at(path=self.root, shard=self.shard, row=self.row) from error.__cause__
-        except Exception as error:
+        except Exception as error:  # whatever the user's function raises
             message = f"map raised {type(error).__name__}: {error}, at row {self.row} of shard {self.shard} (row {self.sample} of {self.root})"
             raise WorkerFailed(message, stage="map") from error
 

@@ -47,6 +47,7 @@ class _Hand:
     process: subprocess.Popen[bytes]
     channel: socket.socket
     tasks: dict[int, Task] = field(default_factory=dict)
+    ready: bool = False
 
     @property
     def load(self) -> int:
@@ -88,7 +89,7 @@ class Pool:
         self._hands: dict[int, _Hand] = {}
         self._ring: Ring | None = None
         self._plan: RingPlan | None = None
-        self._early: deque[Answer] = deque()
+        self._backlog: deque[Task] = deque()
         self._deaths = 0
         self.replaced = 0
         self._closed = False
@@ -100,7 +101,12 @@ class Pool:
     @property
     def outstanding(self) -> int:
         """Tasks that were sent and not answered."""
-        return sum(len(hand.tasks) for hand in self._hands.values())
+        return len(self._backlog) + sum(len(hand.tasks) for hand in self._hands.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker has started."""
+        return any(hand.ready for hand in self._hands.values())
 
     def use(self, ring: Ring, plan: RingPlan) -> None:
         """Give every worker a ring, and start the workers if they are not running. Tasks of an older ring are passed over by them."""
@@ -139,8 +145,16 @@ class Pool:
             socket.send_fds(hand.channel, [json.dumps(told).encode()], [self._ring.descriptor])
 
     def submit(self, task: Task) -> None:
-        """Send a task to the worker with the least to do."""
-        self._send(min(self._hands.values(), key=lambda hand: hand.load), task)
+        """Send a task to the ready worker with the least to do; keep it until there is one."""
+        ready = [hand for hand in self._hands.values() if hand.ready]
+        if ready:
+            self._send(min(ready, key=lambda hand: hand.load), task)
+        else:
+            self._backlog.append(task)
+
+    def take_back(self) -> Task | None:
+        """Return the first task that no worker was given yet, which is then the caller's to do; or None."""
+        return self._backlog.popleft() if self._backlog else None
 
     def _send(self, hand: _Hand, task: Task) -> None:
         hand.tasks[task.ticket] = task
@@ -148,9 +162,14 @@ class Pool:
             hand.channel.send(pack_task(task))
 
     def forget_tasks(self) -> None:
-        """Take every unanswered task for answered; only after a new ring was given, whose memory they cannot touch."""
+        """Take every unanswered task for answered; only before a new ring is given, whose memory they cannot touch."""
+        self._backlog.clear()
         for hand in self._hands.values():
             hand.tasks.clear()
+
+    def poll(self) -> list[Answer]:
+        """Return the answers that have come, without waiting."""
+        return [answer for key, _ in self._selector.select(0) for answer in self._hear(key.data)]
 
     def wait(self) -> list[Answer]:
         """Return answers as soon as there is one.
@@ -183,7 +202,11 @@ class Pool:
             answer = unpack_answer(message)
             if answer.kind is Kind.ERROR and answer.ticket < 0:
                 raise rebuild(answer.detail or {})
-            if hand.tasks.pop(answer.ticket, None) is not None:
+            if answer.kind is Kind.READY:
+                hand.ready = True
+                for task in [self._backlog.popleft() for _ in range(len(self._backlog))]:
+                    self.submit(task)
+            elif hand.tasks.pop(answer.ticket, None) is not None:
                 self._deaths = 0
                 answers.append(answer)
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from ..errors import BadRequest, PenstockError
 from ..metrics import WorkTimes
 from .batch import Batch, copied, from_slot
-from .faults import rebuild
+from .faults import describe, rebuild
+from .fill import Filler
 from .plan import Plan
 from .pool import Pool, RingPlan
 from .protocol import Answer, Event, Kind, Slot, SlotTable, Task
-from .ring import Ring, lease
+from .ring import MAX_WORKERS, Ring, lease
 from .slots import Layout, Output, chunks, layout
+from .slotsink import BudgetTooSmall, SlotSink
 
 _HELD = 2
 """Batches the consumer may hold before further ones are copied: in `for batch in loader` it holds the last one while it asks for the next."""
@@ -78,9 +80,10 @@ class Delivery:
 class PooledEpochs:
     """Epochs through one pool; the pool's owner closes it. One epoch runs at a time: beginning one ends the one before."""
 
-    def __init__(self, pool: Pool, shape: Shape) -> None:
-        """Make the ring and start the workers."""
+    def __init__(self, pool: Pool, shape: Shape, filler: Filler | None = None) -> None:
+        """Make the ring and start the workers; with a filler, this process works too as long as no worker has started."""
         self._pool = pool
+        self._filler = filler
         self._shape = shape
         self._budgets = dict(shape.budgets)
         self._ticket = 0
@@ -113,7 +116,7 @@ class PooledEpochs:
                 self._issue(plan, epoch, start, step, steps)
                 batch = self._building[step]
                 while batch.left:
-                    if self._absorb(self._pool.wait()):
+                    if self._absorb(self._pool.poll() or self._help() or self._pool.wait()):
                         self._regrow(plan, epoch, start)
                         batch = self._building[step]
                 del self._building[step]
@@ -132,9 +135,25 @@ class PooledEpochs:
             if self._run == mine:
                 self._ring.cancelled = self._ticket
 
+    def _help(self) -> list[Answer]:
+        """Do a task in this process if no worker has started yet: the first batch need not wait for them. Return the answer, if any."""
+        task = self._pool.take_back() if self._filler is not None and not self._pool.ready else None
+        if task is None:
+            return []
+        assert self._filler is not None
+        try:
+            times = self._filler.fill(task.epoch, task.start, task.stop, SlotSink(self._ring, self._layout, task, MAX_WORKERS))
+        except BudgetTooSmall as small:
+            return [Answer(kind=Kind.TOO_SMALL, ticket=task.ticket, detail=small.needs)]
+        except PenstockError as error:
+            return [Answer(kind=Kind.ERROR, ticket=task.ticket, detail=describe(error, self._ring.stage(MAX_WORKERS).name.lower()))]
+        return [Answer(kind=Kind.DONE, ticket=task.ticket, times=times)]
+
     def _settle(self) -> None:
         """End what an earlier epoch left unfinished: workers pass over its tasks, and its slots become free."""
         self._ring.cancelled = self._ticket
+        while self._pool.take_back() is not None:
+            pass
         while self._pool.outstanding:
             self._absorb(self._pool.wait())
         for batch in self._building.values():
@@ -159,7 +178,8 @@ class PooledEpochs:
     def _begin(self, plan: Plan, epoch: int, start: int, step: int, slot: int) -> None:
         self._table.move(slot, Event.LEASE)
         span = plan.span(step, start)
-        cuts = chunks(span.size, self._shape.parts, self._shape.smallest)
+        parts = self._shape.parts if self._pool.ready or self._shape.parts == 1 else span.size
+        cuts = chunks(span.size, parts, self._shape.smallest)
         batch = self._building[step] = _Building(slot=slot, size=span.size, cuts=cuts, left=set())
         for first, last in cuts:
             self._ticket += 1

@@ -26,8 +26,8 @@ from ..errors import StorageError
 HEADER_BYTES = 4096
 """The page before the first slot."""
 
-MAX_WORKERS = HEADER_BYTES // 8 - 1
-"""Workers whose stage the page has room for."""
+MAX_WORKERS = HEADER_BYTES // 8 - 2
+"""Workers whose stage the page has room for; the number itself is the parent's."""
 
 
 class Stage(enum.IntEnum):
@@ -79,6 +79,7 @@ class Ring:
 
     @cancelled.setter
     def cancelled(self, ticket: int) -> None:
+        """Tell workers to pass over tickets up to this one."""
         self._words[0] = ticket
 
     def stage(self, worker: int) -> Stage:

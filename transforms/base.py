@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BadRequest
+from ..jit import Kernel
 from .geometry import Step
-from .jit import Kernel
 from .random import Random
 from .resample import carry_out
 

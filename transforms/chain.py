@@ -20,15 +20,14 @@ import numpy as np
 
 from ..errors import BadRequest
 from ..fields import Field, Image
+from ..jit import Kernel
 from .arrays import ToLayout
 from .base import Array, Encoded, Geometric, Given, Layout, Op, PixelOp, Ragged, Spec
 from .geometry import Crop, Scale, Step, View
 from .image import Decode
-from .jit import Kernel, cached, compilations
 from .jpeg import Header, decode, read_header
-from .kernels import fused
 from .random import Random, philox
-from .resample import IDENTITY, enlarged, pixel_buffer, resample, resampled
+from .resample import IDENTITY, enlarged, fused, pixel_buffer, resample, resampled
 
 
 @dataclass(frozen=True)
@@ -135,22 +134,11 @@ class Chain:
 
     def cold(self) -> bool:
         """Return whether `warm` will have to compile, which takes some seconds, rather than load machine code; costs a look at a folder."""
-        return not cached(self.kernels())
+        return any(kernel.cold() for kernel in self.kernels())
 
     def warm(self) -> int:
         """Have all machine code ready before the first sample, and return how many functions had to be compiled for it."""
-        before = compilations(self.kernels())
-        if self.table is not None:
-            Random(0, 0).bits()
-            for stage in self.body:
-                if isinstance(stage.op, PixelOp):
-                    assert isinstance(stage.given, Spec)
-                    stage.op.fast(np.zeros((2, 2, stage.given.shape[2] or 1), np.uint8), stage.given, Random(0, 0))
-            plain, view = np.zeros((2, 2, self.table.shape[0]), np.uint8), View.whole(2, 2)
-            resampled(plain, view)
-            if self.table.dtype == np.float32:
-                resample(plain, view, 1, self.table, np.empty_like(plain, np.float32), channels_first=False)
-        return compilations(self.kernels()) - before
+        return sum(kernel.load() for kernel in self.kernels())
 
     def _check_slot(self, out: Array) -> None:
         """Refuse a slot that the kernel would write beyond."""

@@ -19,12 +19,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadRequest
+from ..jit import Kernel
 from .base import Array, Given, PixelOp, Spec, image_spec
-from .jit import Kernel, compiled
 from .random import Random
 
 _RED, _GREEN, _BLUE = 19595, 38470, 7471
 _ZERO, _HALF, _ONE, _TWO, _FOUR, _SIX, _TOP = (np.float32(n) for n in (0, 0.5, 1, 2, 4, 6, 255))
+
+_gray_of = Kernel("transforms.color_kernels", "gray_of", "i8(u1[:,:,:] u1[:,:])")
+_through_table = Kernel("transforms.color_kernels", "through_table", "void(u1[:] u1[:])")
+_saturate = Kernel("transforms.color_kernels", "saturate", "void(u1[:,:,:] u1[:,:] f4)")
+_turn_hue = Kernel("transforms.color_kernels", "turn_hue", "void(u1[:,:,:] f4)")
 
 
 def gray_reference(image: Array) -> Array:
@@ -81,75 +86,6 @@ def hue_reference(image: Array, turn: float) -> Array:
     return np.asarray((np.stack(colours, axis=2) * _TOP + _HALF).astype(np.uint8))
 
 
-@compiled
-def _gray_of(image: Any, out: Any) -> int:
-    """Fill `out` with the luma; return its sum."""
-    total = 0
-    for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            if image.shape[2] == 1:
-                gray = np.int64(image[y, x, 0])
-            else:
-                red, green, blue = np.int64(image[y, x, 0]), np.int64(image[y, x, 1]), np.int64(image[y, x, 2])
-                gray = (red * _RED + green * _GREEN + blue * _BLUE + 0x8000) >> 16
-            out[y, x] = gray
-            total += gray
-    return total
-
-
-@compiled
-def _through_table(image: Any, table: Any) -> None:
-    flat = image.reshape(-1)
-    for place in range(flat.size):
-        flat[place] = table[flat[place]]
-
-
-@compiled
-def _saturate(image: Any, gray: Any, factor: np.float32) -> None:
-    for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            low = np.float32(gray[y, x])
-            for channel in range(image.shape[2]):
-                value = low + factor * (np.float32(image[y, x, channel]) - low)
-                image[y, x, channel] = np.uint8(min(max(value, _ZERO), _TOP))
-
-
-@compiled
-def _turn_hue(image: Any, turn: np.float32) -> None:
-    for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            red, green, blue = np.float32(image[y, x, 0]) / _TOP, np.float32(image[y, x, 1]) / _TOP, np.float32(image[y, x, 2]) / _TOP
-            top, bottom = max(red, green, blue), min(red, green, blue)
-            spread = top - bottom
-            divisor = _ONE if spread == _ZERO else spread
-            saturation = spread / (_ONE if top == _ZERO else top)
-            r, g, b = (top - red) / divisor, (top - green) / divisor, (top - blue) / divisor
-            angle = b - g if red == top else (_TWO + r - b if green == top else _FOUR + g - r)
-            hue = angle / _SIX + turn
-            hue = (hue - np.floor(hue)) * _SIX
-            sector = np.floor(hue)
-            rest = hue - sector
-            p, q, t = top * (_ONE - saturation), top * (_ONE - saturation * rest), top * (_ONE - saturation * (_ONE - rest))
-            kind = np.int64(sector) % 6
-            if kind == 0:
-                one, two, three = top, t, p
-            elif kind == 1:
-                one, two, three = q, top, p
-            elif kind == 2:
-                one, two, three = p, top, t
-            elif kind == 3:
-                one, two, three = p, q, top
-            elif kind == 4:
-                one, two, three = t, p, top
-            else:
-                one, two, three = top, p, q
-            image[y, x, 0], image[y, x, 1], image[y, x, 2] = (
-                np.uint8(one * _TOP + _HALF),
-                np.uint8(two * _TOP + _HALF),
-                np.uint8(three * _TOP + _HALF),
-            )
-
-
 def _adjust(image: Array, kind: int, factor: float) -> None:
     """Change a fresh image in place: 0 brightness, 1 contrast, 2 saturation, 3 hue."""
     if kind == 3:
@@ -157,12 +93,12 @@ def _adjust(image: Array, kind: int, factor: float) -> None:
             _turn_hue(image, np.float32(factor))
         return
     if kind == 0:
-        _through_table(image, brightness_reference(np.arange(256, dtype=np.uint8), factor))
+        _through_table(image.reshape(-1), brightness_reference(np.arange(256, dtype=np.uint8), factor))
         return
     gray = np.empty(image.shape[:2], np.uint8)
     total = _gray_of(image, gray)
     if kind == 1:
-        _through_table(image, blend_reference(_mean_gray(total, gray.size), np.arange(256, dtype=np.uint8), factor))
+        _through_table(image.reshape(-1), blend_reference(_mean_gray(total, gray.size), np.arange(256, dtype=np.uint8), factor))
     else:
         _saturate(image, gray, np.float32(factor))
 

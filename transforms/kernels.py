@@ -5,25 +5,26 @@ along columns, each rounded to a byte. Sums of fixed-point products are exact in
 every bit, and both agree with Pillow. Only rows that the vertical pass will look at go through the horizontal one. What follows the resize
 (scaling, normalising, any function of a channel's byte) is a table of 256 entries a channel.
 
-No allocation happens here: the caller lends scratch memory. No bounds are checked either; `resample.py` computes them all.
+Imported only to be compiled. No allocation happens here: the caller lends scratch memory. No bounds are checked either; `resample.py` computes them all.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from .jit import compiled
-from .vectors import LANES, PRECISION, bytes_of_a_column, look_up_four_bytes, look_up_one_byte, resize_eight_rows, resize_one_row
+from .slack import PRECISION
+from .vectors import LANES, bytes_of_a_column, look_up_four_bytes, look_up_one_byte, resize_eight_rows, resize_one_row
 
 Bytes = npt.NDArray[np.uint8]
 Longs = npt.NDArray[np.int64]
 Words = npt.NDArray[np.int32]
 
 
-@compiled
+@numba.njit
 def triangle_weights(begin: int, end: int, factor: int, size: int, first: int, count: int, places: Longs, weights: Words, width: int) -> None:
     """Fill in where outputs `first` to `first + count` read, and with which weights.
 
@@ -63,12 +64,13 @@ def triangle_weights(begin: int, end: int, factor: int, size: int, first: int, c
         if taps > 1 and weights[base] == 0:
             taps -= 1
             origin += 1
-            weights[base : base + taps] = weights[base + 1 : base + 1 + taps]
+            for place in range(base, base + taps):
+                weights[place] = weights[place + 1]
         places[2 * index] = origin
         places[2 * index + 1] = taps
 
 
-@compiled
+@numba.njit
 def _row_by_bytes(source: Bytes, start: int, target: Bytes, out: int, channels: int, count: int, places: Longs, weights: Words, width: int) -> None:
     """Resize one row without vector code: for grey images, and for an image's last row, behind which there may be no byte to read."""
     for index in range(count):
@@ -80,7 +82,7 @@ def _row_by_bytes(source: Bytes, start: int, target: Bytes, out: int, channels: 
             target[out + index * channels + channel] = total >> PRECISION
 
 
-@compiled
+@numba.njit
 def horizontal(
     source: Bytes,
     stride: int,
@@ -126,7 +128,7 @@ def horizontal(
         row += 1
 
 
-@compiled
+@numba.njit
 def vertical(source: Bytes, offset: int, pitch: int, target: Bytes, at: int, length: int, weights: Words, first: int, taps: int) -> None:
     """Write `length` bytes of `target` from `at` on: the weighted sums of `taps` rows of `source` that begin at `offset`; overruns by `SLACK`."""
     read, write, table = source.ctypes.data + offset, target.ctypes.data + at, weights.ctypes.data + first * 4
@@ -134,7 +136,7 @@ def vertical(source: Bytes, offset: int, pitch: int, target: Bytes, at: int, len
         bytes_of_a_column(write + place, read + place, pitch, table, taps)
 
 
-@compiled
+@numba.njit
 def _emit(line: Bytes, width: int, channels: int, flipped: bool, table: Any, out: Any, base: int, step: int, plane: int) -> None:
     """Write one finished row through the table."""
     size = table.itemsize
@@ -149,14 +151,14 @@ def _emit(line: Bytes, width: int, channels: int, flipped: bool, table: Any, out
             look_up_one_byte(target, step, first, stride, entries, width)
 
 
-@compiled
+@numba.njit
 def _fill(line: Bytes, begin: int, end: int, channels: int, fill: Bytes) -> None:
     for x in range(begin, end):
         for channel in range(channels):
             line[x * channels + channel] = fill[channel]
 
 
-@compiled
+@numba.njit
 def fused(
     source: Bytes,
     shape: tuple[int, int, int],

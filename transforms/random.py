@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import compiled
+from ..jit import Kernel
 
 _MASK32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
@@ -32,18 +32,8 @@ def philox_reference(counter: tuple[int, int, int, int], key: tuple[int, int]) -
     return c0, c1, c2, c3
 
 
-@compiled
-def philox(key: np.uint64, sample: np.uint64, op: np.uint64, draw: np.uint64) -> np.uint64:
-    """Return the first two words of `philox_reference`, the first one high, for counter (sample low, sample high, op, draw)."""
-    mask, half = np.uint64(_MASK32), np.uint64(32)
-    c0, c1, c2, c3 = sample & mask, sample >> half, op & mask, draw & mask
-    k0, k1 = key & mask, key >> half
-    for _ in range(_ROUNDS):
-        left, right = np.uint64(_M0) * c0, np.uint64(_M1) * c2
-        c0, c1, c2, c3 = (right >> half) ^ c1 ^ k0, right & mask, (left >> half) ^ c3 ^ k1, left & mask
-        k0, k1 = (k0 + np.uint64(_W0)) & mask, (k1 + np.uint64(_W1)) & mask
-    word: np.uint64 = (c0 << half) | c1
-    return word
+philox = Kernel("transforms.random_kernel", "philox", "u8(u8 u8 u8 u8)")
+"""The first two words of `philox_reference`, the first one high, for (key, sample, op, draw); compiled."""
 
 
 class Random:

@@ -17,11 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import kernels
+from ..jit import Kernel
 from .geometry import Crop, Scale, Step, View
-from .vectors import PRECISION, SLACK
+from .slack import PRECISION, SLACK
 
 Array = npt.NDArray[Any]
+
+_SHAPES = "u1[:] i8*3 i8*4 i8 i8*2 i8*4 b1 u1[:] {0}[:,:] {0}[:] i8*3 i8*3 u1[:] i8[:] i4[:]"
+fused = Kernel(
+    "transforms.kernels", "fused", *(f"void({_SHAPES.format(kind)})" for kind in ("u1", "f4")), sources=("transforms.vectors", "transforms.slack")
+)
+"""The whole pass; its arguments are explained in `kernels`."""
 
 
 class _Scratch(threading.local):
@@ -69,10 +75,8 @@ def resample(image: Array, view: View, factor: int, table: Array, out: Array, *,
     fill = np.empty(channels, np.uint8)
     fill[:] = view.fill
     flat = np.ascontiguousarray(image).reshape(-1)
-    if not flat.flags.writeable:
-        flat = flat.copy()
     room = (tall, wide, pitch)
-    kernels.fused(
+    fused(
         flat,
         image.shape,
         view.source,

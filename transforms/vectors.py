@@ -21,14 +21,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-PRECISION = 22
-"""Fraction bits of a weight, as in Pillow: 8 bits of pixel and 22 of weight fit a signed 32-bit sum."""
+from .slack import PRECISION
 
 LANES = 32
 """Bytes that one step of the vertical pass computes."""
-
-SLACK = 64
-"""Bytes that must exist behind the data read and written."""
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 

@@ -270,7 +270,7 @@ print(chain.cold(), chain.warm() > 0, chain.warm(), chain.cold())
             capture_output=True,
             text=True,
             check=True,
-            env={"NUMBA_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            env={"PENSTOCK_KERNEL_CACHE": str(tmp_path), "PATH": "/usr/bin:/bin"},
         ).stdout.split()
         for _ in range(2)
     ]

@@ -1,0 +1,350 @@
+"""Compiled kernels without the price of the compiler: numba makes machine code once per machine, later processes load it in milliseconds.
+
+A kernel is a numba function in a module of its own, named here by module, function and signatures. The first process that calls it imports
+numba, compiles, and keeps the object file, and beside it a shared library where the machine has a linker (`cc`). Every later process opens the
+library, or without one hands the object file to llvmlite's linker, and calls the function through ctypes, with the GIL released. That matters
+because a training process and each of its workers would otherwise spend 0.5 s importing numba and waking its caches before their first batch,
+and 0.1 s importing llvmlite.
+
+An object file is found by a hash over the sources it was made from, numba's and llvmlite's versions, and the processor with its features; any
+change makes a new one. It lies beside the package or, where that is not writable, in the user's cache folder: the same trust as numba's own
+cache. Arguments are checked for dtype, dimensions and contiguity, because the machine code will not.
+
+Kernels may not allocate or raise. Cost of a call: about 1 us and 1.5 us for each array. Refused: numba's dispatcher (start-up, see above), and
+extensions built at install time, which need a compiler on the user's machine and know nothing of its vector units.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import functools
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+_LOG = logging.getLogger("penstock")
+_FORMAT = 1
+_PACKAGE = __name__.rpartition(".")[0]
+_HOME = Path(__file__).parent
+_MAGIC = b"penstock-kernel\n"
+_RUNTIME = ("NRT_", "numba_")
+"""Beginnings of the names of numba's runtime, which frees and raises; kernels do neither."""
+
+_TOKEN = re.compile(r"(void|b1|[iu][1248]|f[48])(\[:(?:,:)*\]|\*\d+)?")
+_SCALARS: dict[str, Any] = {
+    "b1": ctypes.c_uint8,
+    "i1": ctypes.c_int8,
+    "i2": ctypes.c_int16,
+    "i4": ctypes.c_int32,
+    "i8": ctypes.c_int64,
+    "u1": ctypes.c_uint8,
+    "u2": ctypes.c_uint16,
+    "u4": ctypes.c_uint32,
+    "u8": ctypes.c_uint64,
+    "f4": ctypes.c_float,
+    "f8": ctypes.c_double,
+}
+
+
+@dataclass(frozen=True)
+class _Parameter:
+    """One parameter: a scalar (`i8`), a tuple of equal scalars (`i8*3`), or a C-contiguous array (`f4[:,:]`)."""
+
+    dtype: str
+    dimensions: int = 0
+    length: int = 0
+
+    @property
+    def numba_name(self) -> str:
+        """Its type as numba's signatures spell it."""
+        name = {"b1": "boolean", "void": "void"}.get(self.dtype) or np.dtype(self.dtype).name
+        if self.length:
+            return f"UniTuple({name}, {self.length})"
+        return f"{name}[{', '.join([':'] * (self.dimensions - 1) + ['::1'])}]" if self.dimensions else name
+
+    @property
+    def ctypes(self) -> list[Any]:
+        """The machine arguments it becomes: for an array owner, parent, elements, item size, address, shape and strides."""
+        if not self.dimensions:
+            return [_SCALARS[self.dtype]] * max(self.length, 1)
+        return [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p] + [ctypes.c_int64] * (2 * self.dimensions)
+
+    def flatten(self, value: Any, into: list[Any]) -> None:
+        """Append the machine arguments of a number or a tuple of numbers."""
+        if self.length:
+            into += map(int, value)
+        else:
+            into.append(float(value) if self.dtype[0] == "f" else int(value))
+
+
+def _parse(token: str) -> _Parameter:
+    found = _TOKEN.fullmatch(token)
+    assert found is not None, f"{token!r} is not a kernel parameter"
+    extra = found[2] or ""
+    return _Parameter(found[1], dimensions=extra.count(":"), length=int(extra[1:]) if extra.startswith("*") else 0)
+
+
+@dataclass
+class _Variant:
+    """One signature of a kernel, and its machine code once it is loaded."""
+
+    parameters: list[_Parameter]
+    result: _Parameter
+    call: Any = None
+
+
+class Held:
+    """An array that is handed to kernels again and again: checked and taken apart once."""
+
+    def __init__(self, array: Any) -> None:
+        """Take a C-contiguous array apart; it is kept alive, and must not be resized."""
+        self.array = array
+        self.dtype = array.dtype
+        self.machine = (None, None, array.size, array.itemsize, array.ctypes.data, *array.shape, *array.strides)
+        assert array.flags.c_contiguous, f"an array with strides {array.strides} is not C-contiguous"
+
+    @property
+    def ndim(self) -> int:
+        """How many dimensions the array has."""
+        return int(self.array.ndim)
+
+
+class Kernel:
+    """A compiled function, called by position with numbers, tuples and numpy arrays."""
+
+    def __init__(self, module: str, name: str, *signatures: str, sources: Sequence[str] = ()) -> None:
+        """Describe the kernel; nothing is compiled, loaded or imported.
+
+        Args:
+            module: the module it stands in, relative to the package, such as `"transforms.kernels"`.
+            name: its name there.
+            signatures: `"result(parameter parameter …)"` each; they differ in the dtypes of their arrays, which choose among them.
+            sources: modules that the module takes code from; a change there makes new machine code too.
+        """
+        self.name = name
+        self._module = module
+        self._sources = (module, *sources)
+        self._variants: dict[tuple[str, ...], _Variant] = {}
+        self._signatures = {}
+        for signature in signatures:
+            result, _, inside = signature.rstrip(")").partition("(")
+            parameters = [_parse(token) for token in inside.split()]
+            key = tuple(p.dtype for p in parameters if p.dimensions)
+            self._variants[key] = _Variant(parameters, _parse(result))
+            self._signatures[key] = signature
+
+    def __repr__(self) -> str:
+        """Return where it stands."""
+        return f"Kernel({self._module}.{self.name})"
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the kernel.
+
+        Raises:
+            TypeError: an array has another dtype, other dimensions, or is not C-contiguous; or there are too many or too few arguments.
+        """
+        key = tuple([value.dtype.str[1:] for value in arguments if isinstance(value, (np.ndarray, Held))])
+        variant = self._variants.get(key)
+        if variant is None or len(arguments) != len(variant.parameters):
+            raise TypeError(f"{self!r} takes {list(self._signatures.values())}, not {len(arguments)} arguments with arrays of {list(key)}")
+        if variant.call is None:
+            self._load(key)
+        result = ctypes.c_uint64()
+        error = ctypes.c_void_p()
+        machine: list[Any] = [ctypes.byref(result), ctypes.byref(error)]
+        for parameter, value in zip(variant.parameters, arguments, strict=True):
+            if parameter.dimensions == 0:
+                parameter.flatten(value, machine)
+            elif value.ndim == parameter.dimensions and isinstance(value, Held):
+                machine += value.machine
+            elif value.ndim == parameter.dimensions and value.flags.c_contiguous:
+                machine += (None, None, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
+            else:
+                raise TypeError(f"{self!r}: an array of {value.ndim} dimensions that is perhaps not contiguous is no {parameter}")
+        status = variant.call(*machine)
+        assert status in {0, -2}, f"{self!r} ended with status {status}: kernels do not raise"
+        return None if variant.result.dtype == "void" else _SCALARS[variant.result.dtype].from_buffer(result).value
+
+    def cold(self) -> bool:
+        """Return whether a signature is still to be compiled on this machine."""
+        return any(variant.call is None and _find(self._file_name(key)) is None for key, variant in self._variants.items())
+
+    def load(self) -> int:
+        """Have the machine code of every signature ready; return how many had to be compiled."""
+        return sum(self._load(key) for key, variant in self._variants.items() if variant.call is None)
+
+    def _file_name(self, key: tuple[str, ...]) -> str:
+        hasher = xxhash.xxh3_128(json.dumps([_FORMAT, self._module, self.name, self._signatures[key], _machine()]).encode())
+        for module in self._sources:
+            hasher.update(_HOME.joinpath(*module.split(".")).with_suffix(".py").read_bytes())
+        return f"{self.name}-{hasher.hexdigest()}.o"
+
+    def _load(self, key: tuple[str, ...]) -> bool:
+        """Load one signature, compiling it when no object file fits; return whether it was compiled."""
+        name, variant = self._file_name(key), self._variants[key]
+        data = _find(name)
+        fresh = data is None
+        if data is None:
+            with _one_at_a_time(name):
+                data = _find(name)  # another process may have made it meanwhile
+                if data is None:
+                    data = self._compile(variant)
+                    _keep(name, data)
+                    _make_library(name, data)
+        kinds = [kind for parameter in variant.parameters for kind in parameter.ctypes]
+        prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)
+        variant.call = prototype(_open_library(name, data) or _link(data))
+        return fresh
+
+    def _compile(self, variant: _Variant) -> bytes:
+        _LOG.warning("penstock: compiling %s for this machine, once; this takes some seconds", self.name)
+        numba = importlib.import_module("numba")  # here and nowhere else at run time: it takes half a second
+        function = getattr(importlib.import_module(f".{self._module}", _PACKAGE), self.name).py_func
+        scope = {**vars(numba.types), "boolean": numba.types.boolean}
+        signature = tuple(eval(p.numba_name, scope) for p in variant.parameters)  # noqa: S307  (our own table of types)
+        options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+        made = numba.njit(**options)(function)
+        made.compile(signature)
+        compiled = made.overloads[signature]
+        _, _, (code, _) = compiled.library.serialize_using_object_code()
+        missing = sorted({f.name for f in compiled.library._final_module.functions if f.is_declaration})  # noqa: SLF001  (numba has no public way)
+        assert not (wrong := [s for s in missing if s.startswith("NRT_") and s != "NRT_MemInfo_call_dtor"]), f"{self!r} allocates memory: {wrong}"
+        head = json.dumps({"symbol": compiled.fndesc.llvm_func_name, "missing": missing, "xxh3": xxhash.xxh3_64_hexdigest(code)})
+        return _MAGIC + head.encode() + b"\n" + bytes(code)
+
+
+@functools.cache
+def _machine() -> list[str]:
+    """Return what machine code depends on beside its source."""
+    found = [importlib.util.find_spec(name) for name in ("numba", "llvmlite")]
+    versions = [
+        Path(spec.origin).with_name("_version.py").read_text(encoding="utf-8") for spec in found if spec is not None and spec.origin is not None
+    ]
+    first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
+    lasting = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU")
+    return [*versions, os.uname().machine, *(line for line in first if line.startswith(lasting))]
+
+
+@functools.cache
+def _folders() -> tuple[Path, ...]:
+    """Return where object files may lie: beside the package, then in the user's cache."""
+    if chosen := os.environ.get("PENSTOCK_KERNEL_CACHE"):
+        return (Path(chosen),)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (_HOME / "__pycache__" / "kernels", cache / "penstock" / "kernels")
+
+
+def _find(name: str) -> bytes | None:
+    for folder in _folders():
+        try:
+            data = (folder / name).read_bytes()
+        except OSError:
+            continue
+        with contextlib.suppress(ValueError, KeyError):  # a damaged file is made anew
+            told, code = _parts(data)
+            if data.startswith(_MAGIC) and told["xxh3"] == xxhash.xxh3_64_hexdigest(code):
+                return data
+    return None
+
+
+def _keep(name: str, data: bytes) -> None:
+    """Store a file whole or not at all; where no folder can be written to, every process compiles for itself."""
+    for folder in _folders():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                file.write(data)
+            Path(file.name).replace(folder / name)
+        except OSError:
+            continue
+        return
+
+
+def _make_library(name: str, data: bytes) -> None:
+    """Link the object file into a shared library, and keep that with its checksum in front of its name; without a linker, do nothing."""
+    linker = shutil.which("cc") or shutil.which("gcc")
+    if linker is None:
+        return
+    told, code = _parts(data)
+    stubs = "".join(f"void {symbol}(void) {{ __builtin_trap(); }}\n" for symbol in told["missing"] if symbol.startswith(_RUNTIME))
+    with tempfile.TemporaryDirectory() as folder:
+        made, source, library = (Path(folder) / part for part in ("kernel.o", "stubs.c", "kernel.so"))
+        made.write_bytes(code)
+        source.write_text(stubs or "typedef int nothing;\n", encoding="ascii")
+        done = subprocess.run([linker, "-shared", "-w", "-o", library, made, source], capture_output=True, check=False)  # noqa: S603  (cc on PATH)
+        if done.returncode == 0:
+            linked = library.read_bytes()
+            _keep(f"{name}.{xxhash.xxh3_64_hexdigest(linked)}.so", linked)
+
+
+def _open_library(name: str, data: bytes) -> int | None:
+    """Return the address of the function in a shared library made from the object file, or None when there is none that fits."""
+    for folder in _folders():
+        for path in folder.glob(f"{name}.*.so"):
+            with contextlib.suppress(OSError, AttributeError):  # it cannot be read or opened here: the object file still can
+                if path.name.split(".")[-2] == xxhash.xxh3_64_hexdigest(path.read_bytes()):
+                    return ctypes.cast(getattr(ctypes.CDLL(str(path)), _parts(data)[0]["symbol"]), ctypes.c_void_p).value
+    return None
+
+
+def _parts(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return what is told about an object file, and the file."""
+    head, _, code = data.removeprefix(_MAGIC).partition(b"\n")
+    return json.loads(head), code
+
+
+@contextlib.contextmanager
+def _one_at_a_time(name: str) -> Iterator[None]:
+    """Let one process compile a kernel while the others wait for it; the lock ends with its holder."""
+    descriptor = -1
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            break
+    try:
+        if descriptor >= 0:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                (folder / f"{name}.lock").unlink()
+            os.close(descriptor)
+
+
+@functools.cache
+def _linker() -> Any:
+    """Return llvmlite's linker of this process; what it has linked stays for the life of the process."""
+    llvm = importlib.import_module("llvmlite.binding")
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple().create_target_machine()
+    return llvm, llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+
+
+def _link(data: bytes) -> int:
+    """Return the address of the function in an object file."""
+    told, code = _parts(data)
+    llvm, linker = _linker()
+    for symbol in told["missing"]:
+        if symbol.startswith(_RUNTIME) and not llvm.address_of_symbol(symbol):
+            llvm.add_symbol(symbol, llvm.address_of_symbol("abort"))  # numba's runtime, for freeing and raising, which kernels do not
+    linker.add_object_file(llvm.ObjectFileRef.from_data(code))
+    linker.finalize_object()
+    return int(linker.get_function_address(told["symbol"]))
