@@ -134,3 +134,11 @@ class StorageError(PenstockError, OSError):
     def __str__(self) -> str:
         """Return `url: message`."""
         return f"{self.url}: {self.message}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the place when the error crosses a process boundary."""
+        return _rebuild_storage_error, (self.message, self.url, self.attempts)
+
+
+def _rebuild_storage_error(message: str, url: str, attempts: int) -> StorageError:
+    return StorageError(message, url=url, attempts=attempts)
