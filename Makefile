@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 ROOMS := cli ingest loaders shards transforms
 MODULES := $(patsubst %.py,-m penstock.%,$(filter-out __init__.py,$(wildcard *.py))) $(patsubst %,-p penstock.%,$(ROOMS))
 
-.PHONY: demo test lint types bench soak clean
+.PHONY: demo test lint types bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "penstock: making $(VENV) with $$($(PYTHON) --version) and installing what pyproject.toml asks for (a few minutes the first time)"
@@ -39,9 +39,6 @@ types: $(STAMP)
 
 bench: $(STAMP) ## the table in the README
 	$(PY) -m benchmarks.first_table --json demo_out/first_table.json
-
-soak: $(STAMP) ## long runs, not part of the tests
-	$(PY) -m pytest -m slow --timeout 3600
 
 clean:
 	rm -rf $(VENV) demo_out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
