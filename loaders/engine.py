@@ -5,7 +5,6 @@ With workers it owns their pool: kept between epochs when they are persistent, c
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -126,7 +125,7 @@ class Engine:
         except BaseException:  # Ctrl-C too: processes that were started must end
             pool.close()
             raise
-        weakref.finalize(epochs, _close_in, os.getpid(), pool)
+        weakref.finalize(epochs, pool.close)
         return pool, epochs
 
     def _shape(self, plan: Plan) -> Shape:
@@ -147,9 +146,3 @@ class Engine:
             (pool, epochs), self._kept = self._kept, None
             pool.close()
             epochs.close()
-
-
-def _close_in(pid: int, pool: Pool) -> None:
-    """Close the pool when its epochs are gone, but not in a process forked from the one that owns the workers."""
-    if os.getpid() == pid:
-        pool.close()

@@ -93,6 +93,7 @@ class Pool:
         self._deaths = 0
         self.replaced = 0
         self._closed = False
+        self._owner = os.getpid()
         self._work = os.memfd_create("penstock-work", os.MFD_CLOEXEC)
         with os.fdopen(os.dup(self._work), "wb") as file:
             file.write(pickled_work)
@@ -248,14 +249,20 @@ class Pool:
         return max(stages, default=Stage.IDLE).name.lower()
 
     def close(self) -> None:
-        """End every worker and close every descriptor. Closing twice is fine."""
+        """Close every descriptor and end every worker; a process forked from the owner only closes its copies. Closing twice is fine."""
         if self._closed:
             return
         self._closed = True
         os.close(self._alive)
         for hand in self._hands.values():
-            self._selector.unregister(hand.channel)
             hand.channel.close()
+        self._selector.close()
+        os.close(self._lifeline)
+        os.close(self._work)
+        if os.getpid() == self._owner:
+            self._reap_all()
+
+    def _reap_all(self) -> None:
         deadline = time.monotonic() + _CLOSE_S
         for hand in self._hands.values():
             try:
@@ -264,9 +271,6 @@ class Pool:
                 hand.process.kill()
                 hand.process.wait(_CLOSE_S)
         self._hands.clear()
-        self._selector.close()
-        os.close(self._lifeline)
-        os.close(self._work)
 
 
 def _ending(code: int) -> str:
