@@ -71,7 +71,8 @@ def measure(config: Config, limit_s: float = 600.0) -> Run:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.time()
     command = [sys.executable, "-W", "ignore", "-m", config["module"], json.dumps({**config, "began": began})]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # without bytecode, starts measure Python's compiler
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     peak = 0
     done = threading.Event()
 

@@ -94,6 +94,8 @@ class Engine:
             yield Delivered(batch=batch, rows=span.size, times=times)
 
     def _pooled(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
+        if self._kept is not None and not self._kept[0].mine:
+            self._kept = None  # in a fork: the workers are the parent's
         pool, epochs = self._kept or self._start(plan)
         if self._settings.persistent:
             self._kept = (pool, epochs)

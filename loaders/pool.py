@@ -93,11 +93,16 @@ class Pool:
         self._deaths = 0
         self.replaced = 0
         self._closed = False
-        self._owner = os.getpid()
+        self._pid = os.getpid()
         self._work = os.memfd_create("penstock-work", os.MFD_CLOEXEC)
         with os.fdopen(os.dup(self._work), "wb") as file:
             file.write(pickled_work)
         self._lifeline, self._alive = os.pipe()
+
+    @property
+    def mine(self) -> bool:
+        """Whether this process started the workers, and is not a fork of the one that did."""
+        return os.getpid() == self._pid
 
     @property
     def outstanding(self) -> int:
@@ -259,7 +264,7 @@ class Pool:
         self._selector.close()
         os.close(self._lifeline)
         os.close(self._work)
-        if os.getpid() == self._owner:
+        if self.mine:
             self._reap_all()
 
     def _reap_all(self) -> None:

@@ -132,7 +132,7 @@ class PooledEpochs:
                         f"iteration {mine} over this loader ended when iteration {self._run} began: persistent workers serve one at a time"
                     )
         finally:
-            if self._run == mine:
+            if self._run == mine and self._pool.mine:
                 self._ring.cancelled = self._ticket
 
     def _help(self) -> list[Answer]:

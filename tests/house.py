@@ -14,7 +14,19 @@ from functools import cached_property
 from pathlib import Path
 
 ROOMS = ("cli", "ingest", "loaders", "shards", "transforms")
-LAYER = {"errors": 0, "jit": 0.5, "order_kernel": 0.5, "order": 1, "metrics": 1, "fields": 1, "shards": 2, "transforms": 2, "ingest": 3, "loaders": 3, "cli": 4}
+LAYER = {
+    "errors": 0,
+    "jit": 0.5,
+    "order_kernel": 0.5,
+    "order": 1,
+    "metrics": 1,
+    "fields": 1,
+    "shards": 2,
+    "transforms": 2,
+    "ingest": 3,
+    "loaders": 3,
+    "cli": 4,
+}
 """A file imports from lower layers and from its own room only."""
 
 MAX_FILE_LINES = 500
