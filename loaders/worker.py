@@ -102,6 +102,8 @@ def main(number: int, channel_descriptor: int, work_descriptor: int, lifeline: i
         worker = Worker(number, channel, work)
     except Exception as error:  # noqa: BLE001  (a worker that cannot start says why, then leaves)
         channel.send(pack_answer(Answer(kind=Kind.ERROR, detail=describe(error, "start"))))
+        while channel.recv(MESSAGE_BYTES):
+            pass  # closing a socket with unread tasks would reset it, and the parent would never read the error
         return
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the parent closed the socket: the work is over
         worker.run()

@@ -10,7 +10,8 @@ Imported only to be compiled. No allocation happens here: the caller lends scrat
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -19,12 +20,18 @@ import numpy.typing as npt
 from .slack import PRECISION
 from .vectors import LANES, bytes_of_a_column, look_up_four_bytes, look_up_one_byte, resize_eight_rows, resize_one_row
 
+Compiled = TypeVar("Compiled", bound=Callable[..., object])
 Bytes = npt.NDArray[np.uint8]
 Longs = npt.NDArray[np.int64]
 Words = npt.NDArray[np.int32]
 
 
-@numba.njit
+def _njit(function: Compiled) -> Compiled:
+    """Hand the function to numba, keeping its type."""
+    return cast(Compiled, numba.njit(function))
+
+
+@_njit
 def triangle_weights(begin: int, end: int, factor: int, size: int, first: int, count: int, places: Longs, weights: Words, width: int) -> None:
     """Fill in where outputs `first` to `first + count` read, and with which weights.
 
@@ -70,7 +77,7 @@ def triangle_weights(begin: int, end: int, factor: int, size: int, first: int, c
         places[2 * index + 1] = taps
 
 
-@numba.njit
+@_njit
 def _row_by_bytes(source: Bytes, start: int, target: Bytes, out: int, channels: int, count: int, places: Longs, weights: Words, width: int) -> None:
     """Resize one row without vector code: for grey images, and for an image's last row, behind which there may be no byte to read."""
     for index in range(count):
@@ -82,7 +89,7 @@ def _row_by_bytes(source: Bytes, start: int, target: Bytes, out: int, channels: 
             target[out + index * channels + channel] = total >> PRECISION
 
 
-@numba.njit
+@_njit
 def horizontal(
     source: Bytes,
     stride: int,
@@ -128,7 +135,7 @@ def horizontal(
         row += 1
 
 
-@numba.njit
+@_njit
 def vertical(source: Bytes, offset: int, pitch: int, target: Bytes, at: int, length: int, weights: Words, first: int, taps: int) -> None:
     """Write `length` bytes of `target` from `at` on: the weighted sums of `taps` rows of `source` that begin at `offset`; overruns by `SLACK`."""
     read, write, table = source.ctypes.data + offset, target.ctypes.data + at, weights.ctypes.data + first * 4
@@ -136,7 +143,7 @@ def vertical(source: Bytes, offset: int, pitch: int, target: Bytes, at: int, len
         bytes_of_a_column(write + place, read + place, pitch, table, taps)
 
 
-@numba.njit
+@_njit
 def _emit(line: Bytes, width: int, channels: int, flipped: bool, table: Any, out: Any, base: int, step: int, plane: int) -> None:
     """Write one finished row through the table."""
     size = table.itemsize
@@ -151,14 +158,14 @@ def _emit(line: Bytes, width: int, channels: int, flipped: bool, table: Any, out
             look_up_one_byte(target, step, first, stride, entries, width)
 
 
-@numba.njit
+@_njit
 def _fill(line: Bytes, begin: int, end: int, channels: int, fill: Bytes) -> None:
     for x in range(begin, end):
         for channel in range(channels):
             line[x * channels + channel] = fill[channel]
 
 
-@numba.njit
+@_njit
 def fused(
     source: Bytes,
     shape: tuple[int, int, int],
