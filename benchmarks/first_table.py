@@ -1,6 +1,6 @@
 """Is our loader faster than torch's DataLoader, and no later with the first batch?
 
-Images: 224-pixel training images (RandomResizedCrop, flip, normalise, float32 CHW) decoded from JPEG, batch 128. Rows: 32 float32 and a
+Images: 224-pixel training images (RandomResizedCrop, flip, normalise, float32 CHW) decoded from JPEG, batch 256. Rows: 32 float32 and a
 label, batch 1,024. Both shuffled, with 0, 1 and 2 workers, torch and we in the same interleaved run. "Best" compares the best rate of each
 over the numbers of workers. First batch counts from the start of the process, imports included.
 
@@ -55,7 +55,7 @@ def configurations(data: dict[str, str], seconds: float) -> dict[str, dict[str, 
             "kind": loader.split()[1],
             "workers": workers,
             "data": path,
-            "batch_size": 128 if "images" in loader else 1024,
+            "batch_size": 256 if "images" in loader else 1024,
             "seconds": seconds,
         }
         for loader, path in data.items()

@@ -284,7 +284,8 @@ def test_folder_that_is_no_dataset_is_refused(tmp_path: Path, images: Path) -> N
     """A folder with somebody's files is left alone, whatever the options."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("x")
-    for options in ({}, {"append": True}, {"resume": True}):
+    cases: tuple[dict[str, Any], ...] = ({}, {"append": True}, {"resume": True})
+    for options in cases:
         with pytest.raises(AlreadyExists, match=r"thesis\.tex"):
             convert(images, tmp_path / "out", workers=0, **options)
 
