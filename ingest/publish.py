@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import BadData, StorageError
 from ..shards import commits
 from ..shards.manifest import Manifest, Shard
-from ..shards.storage import fsync_folder, guard, make_folder, read_file
+from ..shards.storage import fsync_folder, guard, make_folder, read_file, sweep_temporaries
 from .destination import targets
 from .job import Job, Marker, Plan
 from .output import Staged
@@ -88,6 +88,7 @@ def publish(job: Job, plan: Plan, staged: Sequence[Staged]) -> dict[str, Manifes
         version = plan.bases[number] + 1
         name_of_commit = commit_name(job, version)
         if (done := commits.find_job(root, name_of_commit)) is not None:
+            sweep_temporaries(root / commits.COMMITS)  # a kill right behind the commit
             found[name] = commits.load(root, done)
             continue
         shards = [_moved(job, plan, shard, root, version, place) for place, shard in enumerate(mine)]

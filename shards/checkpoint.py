@@ -17,7 +17,7 @@ import pyarrow as pa
 from ..errors import BadData, BadRequest
 from ..fields import schema_from_json, schema_to_json
 from .manifest import FORMAT_VERSION, MAX_COMMIT_BYTES, MAX_SHARDS, Manifest, Shard, check_metadata, parse_json
-from .storage import make_folder, put_if_absent, read_file
+from .storage import make_folder, put_if_absent, read_file, sweep_temporaries
 
 CHECKPOINTS = "_penstock/checkpoints"
 """Where a dataset keeps its checkpoints."""
@@ -59,6 +59,7 @@ def write_checkpoint(root: Path, manifest: Manifest) -> None:
     with pa.ipc.new_file(sink, schema) as file:
         file.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
     make_folder(root / CHECKPOINTS)
+    sweep_temporaries(root / CHECKPOINTS)
     put_if_absent(checkpoint_path(root, manifest.version), sink.getvalue().to_pybytes())
 
 

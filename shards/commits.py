@@ -24,7 +24,7 @@ from ..errors import AlreadyExists, BadData, BadRequest, NotADataset, StorageErr
 from ..fields import Schema
 from .checkpoint import CHECKPOINT_EVERY, newest_checkpoint, read_checkpoint, write_checkpoint
 from .manifest import MAX_COMMIT_BYTES, MAX_METADATA_BYTES, Commit, Manifest, Shard, check_metadata
-from .storage import fsync_folder, guard, inside, local_path, make_folder, put_if_absent, read_file
+from .storage import fsync_folder, guard, inside, local_path, make_folder, put_if_absent, read_file, sweep_temporaries
 
 COMMITS = "_penstock/commits"
 """Where a dataset keeps its commits."""
@@ -150,6 +150,7 @@ def commit(
     _check_offset(offset)
     _check_files(folder, added)
     make_folder(folder / COMMITS)
+    sweep_temporaries(folder / COMMITS)
     for _ in range(_ATTEMPTS):
         versions = list_versions(folder)
         if job is not None and (done := find_job(folder, job)) is not None:

@@ -3,7 +3,8 @@
 Nothing here knows what a file means. Publishing is a write to a temporary name beside the target, `fsync` of the file, one atomic name
 change, `fsync` of the folder; a reader therefore sees a whole file or none, also after a power cut. `put_if_absent` is the only commit
 point of a dataset: it is a hard link, which fails when the name exists. On a file system without hard links the link is replaced by a
-rename under an `flock`ed file in the same folder; the kernel frees that lock when its holder dies, so nothing needs sweeping.
+rename under an `flock`ed file in the same folder; the kernel frees that lock when its holder dies. A temporary file is locked in the same
+way while it is in use, so one whose lock can be taken was left by a kill, and `sweep_temporaries` removes it.
 
 Must never: leave a temporary file behind, follow a shard's path out of its dataset, or let a bare `OSError` reach the user.
 Cost: one extra name and two `fsync` per published file; reading a file by map copies nothing.
@@ -22,6 +23,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -127,24 +129,15 @@ def fsync_folder(path: Path) -> None:
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all, replacing one that exists."""
-    temporary = _write_beside(path, data)
-    try:
-        with guard(path, "publish the file"):
-            os.replace(temporary, path)  # noqa: PTH105 (Path.replace would hide that this is the atomic step)
-    except BaseException:  # also Ctrl-C: the temporary file must not outlive the attempt
-        _forget(temporary)
-        raise
+    with _beside(path, data) as temporary, guard(path, "publish the file"):
+        os.replace(temporary, path)  # noqa: PTH105 (Path.replace would hide that this is the atomic step)
     fsync_folder(path.parent)
 
 
 def put_if_absent(path: Path, data: bytes) -> bool:
     """Write a file whole unless its name is taken; return whether it was written."""
-    temporary = _write_beside(path, data)
-    try:
-        with guard(path, "publish the file"):
-            done = _link(temporary, path)
-    finally:
-        _forget(temporary)
+    with _beside(path, data) as temporary, guard(path, "publish the file"):
+        done = _link(temporary, path)
     fsync_folder(path.parent)
     return done
 
@@ -174,17 +167,55 @@ def _rename_under_lock(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _write_beside(path: Path, data: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+@contextlib.contextmanager
+def _beside(path: Path, data: bytes) -> Iterator[Path]:
+    """Yield a temporary file that holds `data` on disk; it is locked while the block runs, and gone behind it, also after Ctrl-C."""
+    temporary, file = _locked_beside(path)
     try:
-        with guard(path, "write the file"), temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:  # also Ctrl-C: the temporary file must not outlive the attempt
+        with file:
+            with guard(path, "write the file"):
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+    finally:
         _forget(temporary)
-        raise
-    return temporary
+
+
+def _locked_beside(path: Path) -> tuple[Path, IO[bytes]]:
+    """Return a new file beside `path`, locked; one that a sweep took between its making and its lock is made again."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        with guard(path, "write the file"):
+            file = temporary.open("xb")
+        with contextlib.suppress(OSError):  # a file system without locks: there no sweep gets one either
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, file
+        file.close()
+
+
+def sweep_temporaries(folder: Path) -> list[str]:
+    """Remove the temporary files that killed writers left in a folder, never one in use; return their names. Cost: one `flock` for each."""
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(".") and name.endswith(".tmp")]  # noqa: PTH208 (names are all that is needed)
+    except OSError:  # there is no such folder, or it cannot be read: then it cannot be swept either
+        return []
+    swept = []
+    for name in sorted(names):
+        try:
+            descriptor = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:  # another user's, or published in the meantime
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (folder / name).unlink()
+            swept.append(name)
+        except OSError:  # its owner lives, or was faster
+            continue
+        finally:
+            os.close(descriptor)
+    return swept
 
 
 def _forget(path: Path) -> None:

@@ -342,3 +342,17 @@ def test_a_checkpoint_that_cannot_be_written_does_not_matter(tmp_path: Path, mon
     monkeypatch.setattr(commits, "write_checkpoint", full)
     monkeypatch.setattr(commits, "CHECKPOINT_EVERY", 1)
     assert put(tmp_path, "a").version == 1
+
+
+def test_the_next_commit_sweeps_what_a_kill_left(tmp_path: Path) -> None:
+    """A temporary file beside the commits is gone with the next one, and one beside the checkpoints with the next of those."""
+    put(tmp_path, "a")
+    left = tmp_path / commits.COMMITS / ".00000000000000000002.json.0123456789abcdef.tmp"
+    left.write_bytes(b"half a commit")
+    put(tmp_path, "b")
+    assert not left.exists()
+    old = tmp_path / checkpoint.CHECKPOINTS / ".x.arrow.tmp"
+    old.parent.mkdir()
+    old.write_bytes(b"half")
+    checkpoint.write_checkpoint(tmp_path, commits.load(tmp_path))
+    assert not old.exists()

@@ -60,3 +60,27 @@ def test_of_two_processes_that_create_one_wins(tmp_path: Path) -> None:
     assert len(list((tmp_path / "ds" / "data").iterdir())) == 1
     assert commits.load(tmp_path / "ds").rows == 1
     assert list((tmp_path / "ds" / "_penstock" / "tmp").iterdir()) == []
+
+
+KILLED = """
+with Writer(folder, {"n": Scalar("int64")}) as writer:
+    writer.write({"n": 1})
+import penstock.shards.storage as storage
+def killed(*_):
+    answer(tree(folder / "_penstock" / "commits"))
+    os.kill(os.getpid(), signal.SIGKILL)
+storage.os.link = killed
+with Writer(folder, mode="append") as writer:
+    writer.write({"n": 2})
+"""
+
+
+def test_what_a_killed_commit_left_is_swept_by_the_next_writer(tmp_path: Path) -> None:
+    """SIGKILL between the writing of a commit and its publishing leaves a temporary file; the next writer's commit takes it away."""
+    with children.start(KILLED, tmp_path / "ds") as child:
+        before = children.answer(child)
+        assert child.wait(60) == -9
+    assert [name.endswith(".tmp") for name in before] == [True, False]
+    children.run('with Writer(folder, mode="append") as writer: writer.write({"n": 3})\nanswer(1)', tmp_path / "ds")
+    assert sorted(path.name for path in (tmp_path / "ds" / commits.COMMITS).iterdir()) == [f"{version:020d}.json" for version in (1, 2)]
+    assert [row["n"] for row in Dataset(tmp_path / "ds")] == [1, 3]

@@ -212,3 +212,73 @@ def test_a_folder_that_cannot_be_flushed_is_no_error(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
     with pytest.raises(StorageError, match="check the disk"):
         storage.fsync_folder(tmp_path)
+
+
+def stray(folder: Path, name: str = ".x.json.0123456789abcdef.tmp") -> Path:
+    """Leave the temporary file of a writer that was killed."""
+    (folder / name).write_bytes(b"half")
+    return folder / name
+
+
+def test_what_a_kill_left_is_swept(tmp_path: Path) -> None:
+    """Temporary files without an owner are removed and named; other files, hidden ones too, stay, and no folder is nothing to do."""
+    left = [stray(tmp_path), stray(tmp_path, ".y.tmp")]
+    for name in ("x.json", ".lock", "x.tmp"):
+        (tmp_path / name).write_bytes(b"kept")
+    assert storage.sweep_temporaries(tmp_path) == sorted(path.name for path in left)
+    assert names(tmp_path) == [".lock", "x.json", "x.tmp"]
+    assert storage.sweep_temporaries(tmp_path / "nowhere") == []
+
+
+def test_a_link_is_not_followed_by_the_sweep(tmp_path: Path) -> None:
+    """A link that looks like a temporary file does not lead the sweep to another file."""
+    (tmp_path / "far").write_bytes(b"far")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / ".x.tmp").symlink_to(tmp_path / "far")
+    assert storage.sweep_temporaries(tmp_path / "here") == []
+    assert (tmp_path / "far").read_bytes() == b"far"
+
+
+@pytest.mark.parametrize(("write", "step"), [(storage.atomic_write, "replace"), (storage.put_if_absent, "link")])
+def test_a_temporary_in_use_is_never_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, step: str) -> None:
+    """A sweep between the writing of a file and its publishing leaves it alone."""
+    real, found = getattr(os, step), []
+
+    def swept_first(*paths: Any) -> None:
+        found.append((names(tmp_path), storage.sweep_temporaries(tmp_path)))
+        real(*paths)
+
+    monkeypatch.setattr(os, step, swept_first)
+    write(tmp_path / "x", b"data")
+    (before, swept), *_ = found
+    assert len(before) == 1
+    assert swept == []
+    assert names(tmp_path) == ["x"]
+
+
+def test_a_temporary_swept_before_its_lock_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that comes between the making of a file and its lock costs a second file, not the write."""
+    real, sweeps = storage.fcntl.flock, []
+
+    def swept_first(file: Any, how: int) -> None:
+        if how == storage.fcntl.LOCK_EX and not sweeps:
+            sweeps.append(1)
+            sweeps.extend(storage.sweep_temporaries(tmp_path))
+        real(file, how)
+
+    monkeypatch.setattr(storage.fcntl, "flock", swept_first)
+    assert storage.put_if_absent(tmp_path / "x", b"data")
+    assert len(sweeps) == 2
+    assert names(tmp_path) == ["x"]
+
+
+def test_many_writers_and_sweeps_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Writers whose folder is swept all the time still publish each of their files."""
+
+    def write(number: int) -> bool:
+        storage.sweep_temporaries(tmp_path)
+        return storage.put_if_absent(tmp_path / f"{number}", b"data")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(write, range(100)))
+    assert names(tmp_path) == sorted(map(str, range(100)))
