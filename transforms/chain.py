@@ -59,6 +59,7 @@ class Chain:
         output: what every sample comes out as, all dimensions known, or `Ragged`.
         rowwise: whether `run_rows` does a whole batch of fixed rows in one call.
         decoder: the first op of a chain on encoded images, else None.
+        head: what turns stored pixels with their channels first before image ops see them.
         body: the image ops behind it.
         tail: the ops behind those.
         table: what `tail` makes of each byte of each channel, when it is an image's and can be told so; else `tail` runs with numpy.
@@ -69,6 +70,7 @@ class Chain:
     output: Spec | Ragged
     rowwise: bool
     decoder: Decode | None
+    head: tuple[Stage, ...]
     body: tuple[Stage, ...]
     tail: tuple[Stage, ...]
     table: Array | None
@@ -90,9 +92,9 @@ class Chain:
         self._check_slot(out)
         rng = Random(key, sample)
         if self.table is None:
-            out[...] = self._finish(value, rng)
+            out[...] = _carried(self.tail, value, rng)
             return 0, perf_counter_ns() - begin
-        work = _Work(self.decoder, value)
+        work = _Work(self.decoder, _carried(self.head, value, rng))
         items = self._plan(*work.view.size, rng)
         for item in items:
             if isinstance(item, Stage):
@@ -111,7 +113,7 @@ class Chain:
         """
         if not self.rowwise:
             raise BadRequest(f"column {self.name!r}: {list(self.ops)} need each sample on its own; use run")
-        out[...] = self._finish(values, Random(0, 0))
+        out[...] = _carried(self.tail, values, Random(0, 0))
 
     def reference(self, value: Array, key: int, sample: int) -> Array:
         """Return the transformed sample, op by op, from the same decoding as `run`'s."""
@@ -120,9 +122,9 @@ class Chain:
             header = _header(self.decoder, value)
             factor = _factor(self.decoder, header, self._plan(*header.upright, rng))
             value = enlarged(decode(value, header, self.decoder.mode, factor), factor, header.upright)
-        for stage in self.body:
+        for stage in (*self.head, *self.body):
             value = stage.op.apply(value, stage.given, rng.op(stage.number))
-        return np.ascontiguousarray(self._finish(value, rng))
+        return np.ascontiguousarray(_carried(self.tail, value, rng))
 
     def kernels(self) -> tuple[Kernel, ...]:
         """Return the compiled functions that `run` calls."""
@@ -163,10 +165,11 @@ class Chain:
                     height, width = step.box[2:]
         return items
 
-    def _finish(self, value: Array, rng: Random) -> Array:
-        for stage in self.tail:
-            value = stage.op.apply(value, stage.given, rng.op(stage.number))
-        return value
+
+def _carried(stages: Sequence[Stage], value: Array, rng: Random) -> Array:
+    for stage in stages:
+        value = stage.op.apply(value, stage.given, rng.op(stage.number))
+    return value
 
 
 def _header(decoder: Decode, value: Array) -> Header:
@@ -295,6 +298,7 @@ def compile_chain(name: str, field: Field, ops: Sequence[Op]) -> Chain:
         output=output,
         rowwise=not pixels and isinstance(output, Spec) and not field.ragged and all(op.rowwise for op in found),
         decoder=decoder,
+        head=_between(name, stages[int(decoder is not None) : split]),
         body=body,
         tail=tail,
         table=_table(tail, output) if pixels and isinstance(output, Spec) else None,
@@ -315,12 +319,37 @@ def _declared(name: str, given: Given, ops: Sequence[Op]) -> tuple[list[Stage], 
     return stages, given
 
 
+def _between(name: str, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return the ops in front of the first image op that turn a stored image; those that change nothing are left out, there and further on.
+
+    Raises:
+        BadRequest: ops that change a byte's value stand in front of an image op, which works on the bytes themselves.
+    """
+    waiting: list[Stage] = []
+    head: tuple[Stage, ...] = ()
+    for stage in stages:
+        if not isinstance(stage.op, (Geometric, PixelOp)):
+            waiting.append(stage)
+            continue
+        turned = bool(waiting) and isinstance(waiting[0].given, Spec) and waiting[0].given.layout == "CHW"
+        before = np.moveaxis(_BYTES, -1, -3) if turned else _BYTES
+        with np.errstate(all="ignore"):
+            after = _carried(waiting, before, Random(0, 0))
+        if not np.array_equal(after, _BYTES):
+            raise BadRequest(f"column {name!r}: {[s.op for s in waiting]} change values in front of {stage.op}: put them behind all image ops")
+        head = tuple(waiting) if turned else head
+        waiting = []
+    return head
+
+
+_BYTES = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+"""An image laid out HWC with every byte in every channel."""
+
+
 def _table(tail: Sequence[Stage], output: Spec) -> Array:
     """Return what the last ops make of each byte of each channel."""
     channels = output.fixed_shape[0 if output.layout == "CHW" else 2]
     if not tail:
         return np.ascontiguousarray(IDENTITY[:channels])
-    value: Array = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], channels, axis=2)
-    for stage in tail:
-        value = stage.op.apply(value, stage.given, Random(0, 0))
+    value = _carried(tail, _BYTES[:, :, :channels], Random(0, 0))
     return np.ascontiguousarray(value.reshape(channels, 256) if output.layout == "CHW" else value.reshape(256, channels).T)
