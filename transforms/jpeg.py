@@ -107,14 +107,27 @@ def read_header(data: npt.NDArray[np.uint8], *, orientation: bool, max_pixels: i
     header = _jpeg_header(data, orientation) if data[:2].tobytes() == b"\xff\xd8" else None
     if header is None:
         with _open(data) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) if orientation else 1
-            header = Header(image.height, image.width, turned if turned in range(1, 9) else 1, turbo=False)
-    if header.height * header.width > max_pixels:
+            _check_cap(image.height, image.width, max_pixels)  # before Pillow looks for EXIF: in a PNG it may stand behind the pixels
+            return Header(image.height, image.width, _orientation_with_pillow(image) if orientation else 1, turbo=False)
+    _check_cap(header.height, header.width, max_pixels)
+    return header
+
+
+def _check_cap(height: int, width: int, max_pixels: int) -> None:
+    if height * width > max_pixels:
         raise BadData(
-            f"the image says it is {header.width} x {header.height} = {header.width * header.height} pixels, above the cap of {max_pixels}; "
+            f"the image says it is {width} x {height} = {width * height} pixels, above the cap of {max_pixels}; "
             "if that is real, raise it with Decode(max_pixels=...)"
         )
-    return header
+
+
+def _orientation_with_pillow(image: Image.Image) -> int:
+    """Return the orientation Pillow finds; damage means none here, and that of the pixels is met again when they are decoded."""
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1
+    return int(turned) if turned in range(1, 9) else 1
 
 
 def _jpeg_header(data: npt.NDArray[np.uint8], orientation: bool) -> Header | None:
