@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -78,6 +79,8 @@ class ToDtype(Op):
         given = _decoded(self, given)
         if self.scale and given.dtype == "bool":
             raise BadRequest(f"{self} has no range to scale from in {given}; use scale=False")
+        if self.scale and np.dtype(given.dtype).kind == "f" and self.dtype in ("int64", "uint64"):
+            raise BadRequest(f"{self} cannot scale {given} without losing bits: no float counts that far; use scale=False, or 32 bits")
         return Ragged(self.dtype) if isinstance(given, Ragged) else Spec(given.shape, self.dtype, given.layout)
 
     def apply(self, value: Array, given: Given, rng: Random) -> Array:
@@ -86,9 +89,12 @@ class ToDtype(Op):
         if not self.scale or old == new or (old.kind == "f" and new.kind == "f"):
             return value.astype(new)
         if new.kind == "f":
-            return np.asarray(value.astype(new) * new.type(1.0 / np.iinfo(old).max))
+            wide = np.dtype("float64") if new.itemsize == 2 and old.itemsize > 1 else new  # float16 ends at 65504
+            return np.asarray(value.astype(wide) * wide.type(1.0 / np.iinfo(old).max)).astype(new, copy=False)
         if old.kind == "f":
-            return np.asarray(value * old.type(np.iinfo(new).max + 1.0 - 1e-3)).astype(new)
+            most = np.iinfo(new).max + 1.0
+            wide = old if old.type(most - 1e-3) < most else np.dtype("float64")  # where it rounds up to `most`, white would wrap to black
+            return np.asarray(value.astype(wide, copy=False) * wide.type(most - 1e-3)).astype(new)
         shift = _bits(new) - _bits(old)
         return np.asarray(value.astype(new) << shift if shift >= 0 else (value >> -shift).astype(new))
 
@@ -204,8 +210,11 @@ class Pad(Op):
     def __post_init__(self) -> None:
         """Check the length."""
         length: Any = self.length
-        if not isinstance(length, int) or length < 1:
+        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
             raise BadRequest(f"Pad: length={self.length!r} is not an integer of at least 1")
+        value: Any = self.value
+        if not isinstance(value, Real):
+            raise BadRequest(f"Pad: value={self.value!r} is not a number")
 
     def declare(self, given: Given) -> Spec:
         """Return the length; a value the dtype cannot hold is refused, and so are arrays that have a shape already."""

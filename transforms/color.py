@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -127,9 +128,10 @@ class ColorJitter(PixelOp):
         for name in ("brightness", "contrast", "saturation", "hue"):
             given: Any = getattr(self, name)
             center, least, most = (0.0, -0.5, 0.5) if name == "hue" else (1.0, 0.0, math.inf)
-            if isinstance(given, Sequence) and len(given) == 2:
+            if isinstance(given, Sequence) and len(given) == 2 and all(isinstance(n, Real) for n in given):
                 low, high = (float(n) for n in given)
-            elif isinstance(given, (int, float)) and given >= 0:
+            elif isinstance(given, Real) and float(given) >= 0:
+                given = float(given)
                 low, high = max(center - given, center - 1.0), center + given
             else:
                 raise BadRequest(f"ColorJitter: {name}={given!r} is neither a number of at least 0 nor a pair (lowest, highest)")

@@ -43,9 +43,18 @@ def _pair(op: str, size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _range(op: str, name: str, value: Sequence[float]) -> tuple[float, float]:
-    if len(value) != 2 or not 0 < value[0] <= value[1] or not math.isfinite(value[1]):
+    try:
+        low, high = (float(n) for n in value)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0 < low <= high < math.inf:
         raise BadRequest(f"{op}: {name}={value!r} is not a pair of positive numbers, the smaller first")
-    return float(value[0]), float(value[1])
+    return low, high
+
+
+def _whole_numbers(value: Any) -> tuple[Any, ...]:
+    """Return one number, or a sequence of numbers, as a tuple; what is in it is checked by the caller."""
+    return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
 @dataclass(frozen=True)
@@ -182,13 +191,13 @@ class RandomCrop(Geometric):
         """Check the arguments and keep one spelling of them."""
         object.__setattr__(self, "size", _pair("RandomCrop", self.size))
         asked: Any = self.padding
-        padding = (0,) if asked is None else (asked,) if isinstance(asked, int) else tuple(asked)
+        padding = (0,) if asked is None else _whole_numbers(asked)
         if len(padding) not in (1, 2, 4) or any(not isinstance(n, int) or n < 0 for n in padding):
             raise BadRequest(f"RandomCrop: padding={self.padding!r} is not 1, 2 or 4 integers of at least 0")
         object.__setattr__(self, "padding", padding * (4 // len(padding)))
         wanted: Any = self.fill
-        fill = (wanted,) if isinstance(wanted, int) else tuple(wanted)
-        if any(not isinstance(n, int) or not 0 <= n <= 255 for n in fill):
+        fill = _whole_numbers(wanted)
+        if not fill or any(not isinstance(n, int) or not 0 <= n <= 255 for n in fill):
             raise BadRequest(f"RandomCrop: fill={self.fill!r} is not an integer from 0 to 255, or one a channel")
         object.__setattr__(self, "fill", fill)
 
@@ -283,7 +292,8 @@ class RandomHorizontalFlip(Geometric):
 
     def __post_init__(self) -> None:
         """Check the probability."""
-        if not 0 <= self.p <= 1:
+        probability: Any = self.p
+        if not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
             raise BadRequest(f"RandomHorizontalFlip: p={self.p!r} is not a probability from 0 to 1")
 
     def declare(self, given: Given) -> Spec:
