@@ -16,6 +16,7 @@ from ..fields import Field
 from ..metrics import WorkTimes
 from ..transforms.base import Ragged
 from ..transforms.chain import Chain
+from ..transforms.map import stacked
 from .lookup import Place
 from .ring import Stage
 from .work import Sink, Work
@@ -98,16 +99,9 @@ def mapped(work: Work, places: Sequence[Place], key: int, sink: Sink) -> WorkTim
                 outs[name][index] = value
     if work.mapping.map.batched and places:
         sink.stage(Stage.MAP)
-        columns = {name: _stacked([sample[name] for sample in samples]) for name in samples[0]}
+        columns = {name: stacked([sample[name] for sample in samples]) for name in samples[0]}
         with places[0].blame_map():
             for name, value in work.mapping.run_batch(columns, key, [place.sample for place in places]).items():
                 outs[name][...] = value
     rest_ns = perf_counter_ns() - began - times.decode_ns - times.transform_ns
     return times.merge(WorkTimes(transform_ns=rest_ns))
-
-
-def _stacked(values: list[Any]) -> Any:
-    """Return numbers and arrays of one shape as an array `[B, ...]`, anything else as a list."""
-    if isinstance(values[0], (str, bytes, dict, list)) or len({np.shape(value) for value in values}) > 1:
-        return values
-    return np.stack([np.asarray(value) for value in values])

@@ -33,7 +33,8 @@ class Map:
 
     Attributes:
         fn: takes a dict of arrays and returns a dict of arrays; with `random`, takes a numpy Generator (batched: a list of them, one a sample) too.
-        batched: the dict's arrays have a first dimension of samples, going in and coming out.
+        batched: the dict's arrays have a first dimension of samples, going in and coming out; strings, bytes, documents and runs of unlike length
+            go in as lists.
         random: hand `fn` its randomness.
     """
 
@@ -57,7 +58,7 @@ class Map:
         Raises:
             BadRequest: it returned no dict of numeric arrays; names the field.
         """
-        rows = {name: np.asarray(value)[None] for name, value in given.items()} if self.batched else given
+        rows = {name: stacked([value]) for name, value in given.items()} if self.batched else given
         result = self._call(rows, key, [sample])
         if not isinstance(result, Mapping) or not result:
             raise BadRequest(f"map={_name(self.fn)} returned {type(result).__name__}, not a dict of arrays by name")
@@ -96,7 +97,7 @@ class DeclaredMap:
         Raises:
             BadData: they differ from what was declared; names the field, what was expected and what came.
         """
-        rows = {name: np.asarray(value)[None] for name, value in given.items()} if self.map.batched else given
+        rows = {name: stacked([value]) for name, value in given.items()} if self.map.batched else given
         checked = self._checked(self.map._call(rows, key, [sample]), (1,) if self.map.batched else ())  # noqa: SLF001 - a map and its declared self
         return {name: value[0] for name, value in checked.items()} if self.map.batched else checked
 
@@ -124,6 +125,13 @@ class DeclaredMap:
                 raise BadData(f"map={name} returned {got}; on the first sample it was {spec.dtype} {list(shape)}; all must agree", field=field)
             checked[field] = array
         return checked
+
+
+def stacked(values: Sequence[Any]) -> Any:
+    """Return a batch's values as a batched function gets them: numbers and arrays of one shape as an array `[B, ...]`, anything else as a list."""
+    if isinstance(values[0], (str, bytes, dict, list)) or len({np.shape(value) for value in values}) > 1:
+        return list(values)
+    return np.stack([np.asarray(value) for value in values])
 
 
 def _array(value: object) -> Array | None:
