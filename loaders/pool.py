@@ -21,7 +21,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from ..errors import StorageError, WorkerFailed
+from ..errors import BadRequest, StorageError, WorkerFailed
 from .faults import rebuild
 from .protocol import Answer, Kind, Task, pack_task, unpack_answer
 from .ring import MAX_WORKERS, Ring, Stage
@@ -32,6 +32,9 @@ _MOST_DEATHS = 3
 
 _STALL_S = 600.0
 """Seconds without any answer after which workers are taken for stuck when the loader has no timeout of its own."""
+
+_MOST_QUEUED = 64
+"""Tasks one worker is given before it answers: a few hundred would fill both sockets, and each side would wait for the other to read."""
 
 _CLOSE_S = 2.0
 """Seconds a worker has to leave by itself when the pool is closed."""
@@ -151,12 +154,16 @@ class Pool:
             socket.send_fds(hand.channel, [json.dumps(told).encode()], [self._ring.descriptor])
 
     def submit(self, task: Task) -> None:
-        """Send a task to the ready worker with the least to do; keep it until there is one."""
-        ready = [hand for hand in self._hands.values() if hand.ready]
-        if ready:
-            self._send(min(ready, key=lambda hand: hand.load), task)
-        else:
-            self._backlog.append(task)
+        """Send a task to the ready worker with the least to do; keep it until there is one with room for it."""
+        self._backlog.append(task)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._backlog:
+            open_hands = [hand for hand in self._hands.values() if hand.ready and len(hand.tasks) < _MOST_QUEUED]
+            if not open_hands:
+                return
+            self._send(min(open_hands, key=lambda hand: hand.load), self._backlog.popleft())
 
     def take_back(self) -> Task | None:
         """Return the first task that no worker was given yet, which is then the caller's to do; or None."""
@@ -174,16 +181,23 @@ class Pool:
             hand.tasks.clear()
 
     def poll(self) -> list[Answer]:
-        """Return the answers that have come, without waiting."""
+        """Return the answers that have come, without waiting.
+
+        Raises:
+            BadRequest: the pool is closed.
+        """
+        self._check_open()
         return [answer for key, _ in self._selector.select(0) for answer in self._hear(key.data)]
 
     def wait(self) -> list[Answer]:
         """Return answers as soon as there is one.
 
         Raises:
+            BadRequest: the pool is closed.
             WorkerFailed: none came in time, or workers keep dying.
             PenstockError: a worker could not start; the error is the worker's.
         """
+        self._check_open()
         limit_s = self._timeout_s or _STALL_S
         deadline = time.monotonic() + limit_s
         while True:
@@ -192,6 +206,12 @@ class Pool:
                 return answers
             if time.monotonic() >= deadline:
                 raise WorkerFailed(f"DataLoader timed out after {limit_s:g} seconds: {self._doing()}", stage=self._slowest())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BadRequest(
+                f"the {self._workers} workers of this iteration were closed, by close() on the loader or after an error; begin a new iteration"
+            )
 
     def _hear(self, hand: _Hand) -> list[Answer]:
         answers: list[Answer] = []
@@ -210,11 +230,10 @@ class Pool:
                 raise rebuild(answer.detail or {})
             if answer.kind is Kind.READY:
                 hand.ready = True
-                for task in [self._backlog.popleft() for _ in range(len(self._backlog))]:
-                    self.submit(task)
             elif hand.tasks.pop(answer.ticket, None) is not None:
                 self._deaths = 0
                 answers.append(answer)
+            self._hand_out()
 
     def _replace(self, hand: _Hand) -> None:
         """Reap a dead worker, start another in its place and give it the dead one's tasks."""
