@@ -72,6 +72,7 @@ class Engine:
         self._settings = settings
         self._filler: Filler | None = None
         self._kept: tuple[Pool, PooledEpochs] | None = None
+        self._runs = 0
 
     def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
         """Yield this rank's batches of `epoch` from position `start`.
@@ -100,11 +101,13 @@ class Engine:
         if self._settings.persistent:
             self._kept = (pool, epochs)
         replaced = pool.replaced
+        self._runs += 1
+        mine = self._runs
         try:
             for made in epochs.epoch(plan, epoch, start):
                 yield Delivered(batch=made.batch, rows=made.rows, times=made.times, copied=made.copied, replaced_workers=pool.replaced - replaced)
         except BaseException as error:  # Ctrl-C too: kept workers must not outlive a broken epoch unnoticed
-            if not isinstance(error, GeneratorExit):
+            if not isinstance(error, GeneratorExit) and self._runs == mine:  # an iteration that was told it is over leaves the next one's alone
                 self.close()
             raise
         finally:
@@ -135,7 +138,7 @@ class Engine:
         mean_row_bytes = work.dataset.manifest.bytes / max(plan.rows, 1)
         return Shape(
             outputs=dict(work.outputs),
-            rows=plan.batch_size,
+            rows=min(plan.batch_size, -(-plan.rows // plan.world_size)),  # a batch may be asked for that is larger than the dataset
             budgets=budgets([name for name, output in work.outputs.items() if output.ragged], mean_row_bytes),
             window=max(settings.prefetch_factor * settings.num_workers, 2),
             parts=settings.num_workers if work.splits else 1,

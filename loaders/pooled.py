@@ -99,7 +99,13 @@ class PooledEpochs:
         self._ring = Ring(slot_bytes=self._layout.bytes, slots=slots)
         self._table = SlotTable(slots)
         self._released: deque[int] = deque()
-        self._pool.use(self._ring, RingPlan(rows=self._shape.rows, budgets=self._budgets, slots=slots, generation=self._generation))
+        # a copy of the budgets: those grow while this ring is in use, and a worker that is replaced must lay it out as the others do
+        plan = RingPlan(rows=self._shape.rows, budgets=dict(self._budgets), slots=slots, generation=self._generation)
+        try:
+            self._pool.use(self._ring, plan)
+        except BaseException:  # Ctrl-C too: the descriptor has no other owner yet
+            self._ring.close()
+            raise
 
     def epoch(self, plan: Plan, epoch: int, start: int) -> Iterator[Delivery]:
         """Yield this rank's batches of `epoch` from position `start`, in order.
@@ -223,8 +229,11 @@ class PooledEpochs:
         self._owners.clear()
         old = self._ring
         self._generation += 1
-        self._make_ring()
-        old.close()
+        try:
+            self._make_ring()
+        finally:
+            if old is not self._ring:
+                old.close()
         for slot, step in enumerate(steps):
             self._begin(plan, epoch, start, step, slot)
 
