@@ -51,7 +51,7 @@ class Filler:
         work, count = self._work, len(self._dataset)
         positions = np.arange(start, stop, dtype=np.int64)
         rows = order.rows_at(positions % count, n=count, seed=work.seed, epoch=epoch, shuffle=work.shuffle)
-        if VALID in work.outputs:
+        if work.pads:
             sink.fixed(VALID)[:] = positions < count
         places = self._lookup.places(rows) if len(self._gathers) < len(work.dataset.fields) else []
         times = WorkTimes()

@@ -7,11 +7,12 @@ an epoch is entered, and processes start, with the first `next()`.
 
 from __future__ import annotations
 
+import operator
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, NoReturn, SupportsIndex, cast
 
 import torch
 import torch.utils.data
@@ -98,6 +99,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         _check(dataset, batch_size, output, sampler=sampler, batch_sampler=batch_sampler, collate_fn=collate_fn, context=multiprocessing_context)
         place = detect(topology)
         self.tail: Tail = tail or default_tail(drop_last=drop_last, world_size=place.world_size)
+        if drop_last and self.tail != "drop":
+            raise BadRequest(f"drop_last=True and tail={tail!r} contradict each other; leave one of them out")
         self.seed = _seed_of(seed, generator)
         self.shuffle = bool(shuffle)
         self.transforms = {} if transforms is None else transforms
@@ -110,6 +113,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._resuming = False
         self._next_epoch: int | None = None
         self._run = 0
+        self._delivering = False
         self._stats = LoaderStats()
         as_torch = cast("torch.utils.data.Dataset[Any]", dataset)  # map-style by its methods, which is what torch asks for
         super().__init__(
@@ -127,6 +131,11 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         )
         self.in_order = in_order
         self._engine = Engine(self._work, self._settings())
+
+    @property
+    def _shown(self) -> EpochSampler:
+        """The sampler that frameworks see."""
+        return cast("EpochSampler", self.sampler)
 
     def _settings(self) -> Settings:
         return Settings(
@@ -153,22 +162,31 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             f"num_workers={self.num_workers}, rank {place.rank} of {place.world_size} ({place.source}), {len(self)} steps)"
         )
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse `copy`, `deepcopy` and `pickle`: processes and shared memory have one owner."""
+        raise BadRequest(
+            f"{type(self).__name__} owns worker processes and shared memory and can be neither copied nor pickled (protocol {protocol}); "
+            "build another with the same arguments, and pass on state_dict()"
+        )
+
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the one that the next iteration enters; a loaded state that stands in that epoch keeps its place.
 
         Raises:
-            BadRequest: it is negative.
+            BadRequest: it is negative, or no integer.
         """
+        epoch = _integer("epoch", epoch)
         if epoch < 0:
             raise BadRequest(f"epoch {epoch}: epochs count from 0")
         if self._resuming and epoch == self._progress.epoch:
             return
         self._resuming = False
         self._next_epoch = epoch
+        self._shown.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Return where training stands: a few hundred bytes that JSON can hold. Counts what was delivered, never what was prefetched."""
-        waiting = self._next_epoch is not None and not self._progress.under_way
+        waiting = self._next_epoch is not None and not self._delivering
         progress = Progress(epoch=self._next_epoch or 0) if waiting else self._progress
         return states.save(self._fingerprint(), progress)
 
@@ -181,6 +199,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._progress = states.load(state_dict, self._fingerprint())
         self._resuming = True
         self._next_epoch = None
+        self._delivering = False
         self._run += 1
 
     def stats(self) -> LoaderStats:
@@ -207,6 +226,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._resuming = False
         self._next_epoch = None
         self._progress = Progress(epoch=epoch, samples=start, under_way=True)
+        self._delivering = True
+        self._shown.epoch = epoch
         return epoch, start
 
     def _batches(self) -> Generator[Batch, None, None]:
@@ -229,6 +250,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
                 asked = time.perf_counter()
         finally:
             source.close()
+            if self._run == mine:
+                self._delivering = False
         if self._run == mine:
             self._progress = Progress(epoch=epoch + 1)
 
@@ -287,8 +310,15 @@ def _tensor(array: Any, pin: bool) -> torch.Tensor:
 
 def _seed_of(seed: int | None, generator: torch.Generator | None) -> int:
     if seed is not None:
-        return int(seed)
+        return _integer("seed", seed)
     return 0 if generator is None else int(generator.initial_seed())
+
+
+def _integer(name: str, value: object) -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # numpy's integers too; anything else raises
+    except TypeError:
+        raise BadRequest(f"{name}={value!r} is not an integer") from None
 
 
 def _check(dataset: object, batch_size: object, output: str, **refused: object) -> None:

@@ -74,6 +74,12 @@ class Work:
             )
 
     @property
+    def pads(self) -> bool:
+        """Whether the column `valid` is ours, added by tail='pad', and not the data's or the user's function's."""
+        own = self.dataset.fields if self.mapping is None else self.mapping.outputs
+        return VALID in self.outputs and VALID not in own
+
+    @property
     def splits(self) -> bool:
         """Whether rows are costly enough to spread one batch over workers, and may be seen one by one."""
         if self.mapping is not None:
