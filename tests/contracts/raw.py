@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import simplejpeg
 from PIL import Image
 
 import penstock as ps
+from penstock.ingest.convert import convert
 
 
 def jpeg(seed: int, height: int = 24, width: int = 32, quality: int = 90) -> bytes:
@@ -73,3 +75,19 @@ def same_rows(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> bool:
             if not same:
                 return False
     return True
+
+
+def run(src: Path | str, out: Path, **options: Any) -> Any:
+    """Convert in this process."""
+    return convert(src, out, workers=0, **options)
+
+
+def quarantine(out: Path) -> list[dict[str, Any]]:
+    """Return what was set aside."""
+    (file,) = (out / "_penstock" / "quarantine").iterdir()
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def nothing_published(out: Path) -> bool:
+    """Whether no version and no shard is there."""
+    return not list(out.glob("_penstock/commits/*")) and not list(out.glob("data/*"))

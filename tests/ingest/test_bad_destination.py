@@ -1,0 +1,85 @@
+"""Destinations and arguments that cannot work: refused by name and value, with nothing left behind."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts.raw import image_folder, nothing_published, run
+
+import penstock as ps
+from penstock.errors import BadRequest, PenstockError, StorageError
+from penstock.ingest.convert import convert
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of 2 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("may not mount a tmpfs here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_full_disk(tmp_path: Path, small_disk: Path, workers: int) -> None:
+    """A full disk is said in plain words, nothing is published, and after making room --resume finishes."""
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((400_000, 2)))
+    with pytest.raises(StorageError, match="the disk is full"):
+        convert(tmp_path / "a.npy", small_disk / "out", workers=workers, shard_size=500_000)
+    assert nothing_published(small_disk / "out")
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    report = convert(tmp_path / "a.npy", small_disk / "out", workers=workers, shard_size=500_000, resume=True)
+    assert report.rows_out == 400_000
+    assert len(ps.Dataset(str(small_disk / "out"))) == 400_000
+
+
+def test_destination_that_is_a_file(tmp_path: Path) -> None:
+    """A file where the dataset should go is refused."""
+    image_folder(tmp_path / "raw", classes=1, each=1)
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(PenstockError, match="is a file"):
+        run(tmp_path / "raw", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"format": "zip"}, "format: 'zip'"),
+        ({"shard_size": "many"}, "shard_size: 'many'"),
+        ({"workers": -1}, "workers: -1"),
+        ({"reencode": "gif"}, "reencode: 'gif'"),
+        ({"reencode": "jpeg:0"}, "quality 0"),
+        ({"resize_short": 0}, "resize_short: 0"),
+        ({"max_bad": "lots"}, "max_bad: 'lots'"),
+        ({"max_bad": -1}, "max_bad: -1"),
+        ({"check": "twice"}, "check: 'twice'"),
+        ({"kind": "zip"}, "kind: 'zip'"),
+        ({"split": {"a": 2}}, "split: fraction 2"),
+        ({"split_key": "x"}, "split_key: 'x' has no meaning"),
+        ({"split": {"a": 1}, "split_key": "image"}, "split_key: 'image' is not a column of numbers"),
+        ({"columns": []}, "must name one or more"),
+    ],
+)
+def test_arguments_that_cannot_work(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
+    """Each wrong argument is refused by name and value before anything is written."""
+    image_folder(tmp_path / "raw", classes=1, each=1)
+    with pytest.raises(BadRequest, match=reason):
+        convert(tmp_path / "raw", tmp_path / "out", **{"workers": 0, **options})
+    assert not (tmp_path / "out").exists()
+
+
+def test_image_options_without_images(tmp_path: Path) -> None:
+    """Scaling a source without images is refused."""
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    with pytest.raises(BadRequest, match="need a column of images"):
+        run(tmp_path / "t.csv", tmp_path / "out", resize_short=100)
