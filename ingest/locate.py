@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadData, BadRequest, NotADataset
+from ..shards.hf import data_files
 from ..shards.patterns import expand, is_pattern
 from ..shards.storage import guard, local_path
 from .source import Files
@@ -64,7 +65,10 @@ def locate(source: str, kind: str | None = None) -> Located:
         if not found:
             raise NotADataset(f"{source}: the pattern matches no file; check it, and quote it so that the shell does not expand it")
         root = os.path.commonpath([os.path.dirname(name) for name in found])  # noqa: PTH120 - names as text: a million of them
-        return _chosen(source, root, [os.fsencode(os.path.relpath(name, root)) for name in found], kind)
+        names = [os.fsencode(os.path.relpath(name, root)) for name in found]
+        if kind == "files":  # named one by one: none of them is passed over
+            return Located(kind=kind, files=Files.of(root, names))
+        return _chosen(source, root, names, kind)
     if path.is_symlink():
         raise NotADataset(f"{source}: is a link to {path.readlink()}, which does not exist or leads back to itself")
     raise NotADataset(f"{source}: no such file or folder; give a file, a folder, or a pattern such as 'raw/*.csv'")
@@ -89,14 +93,9 @@ def _folder(root: Path, kind: str | None) -> Located:
         raise BadRequest(
             f"{root}: a Hugging Face DatasetDict with the splits {', '.join(names)}; convert one at a time, e.g. {root / (names or ['train'])[0]}"
         )
-    if (root / "state.json").is_file() and (root / "dataset_info.json").is_file() and kind in (None, "hf"):
-        return Located(kind="hf", files=Files.of(str(root), _hf_files(root)))
+    if kind in (None, "hf") and (data := data_files(root)) is not None:
+        return Located(kind="hf", files=Files.of(str(root), [os.fsencode(name) for name in data]))
     return _chosen(str(root), str(root), list(_walk(os.fsencode(root), b"", ())), kind)
-
-
-def _hf_files(root: Path) -> list[bytes]:
-    """Return the Arrow files of a folder written by `Dataset.save_to_disk`, in order."""
-    return sorted(os.fsencode(p.name) for p in root.glob("*.arrow") if not p.name.startswith("."))
 
 
 def _chosen(source: str, root: str, names: list[bytes], kind: str | None) -> Located:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from ..errors import BadData
 from ..fields import Image, Schema
 from ..shards.arrow_columns import canonical
+from ..shards.hf import is_nested, unwrap
 from . import images
 from .assign import Ints
 from .report import Bad
@@ -94,7 +95,7 @@ def _array(values: Any, keep: Ints, rows: int) -> pa.Array:
 def _taken(batch: pa.RecordBatch, kept: Ints, chunk: Chunk, schema: Schema) -> Iterator[Clean | Bad]:
     """Yield what of a batch can be written; `kept` are the rows' indices in the chunk."""
     try:
-        made = list(canonical(batch, schema))
+        made = list(canonical(_flat(batch, schema), schema))
     except BadData as error:
         if batch.num_rows == 1:
             place = f"{error.field}: " if error.field else ""
@@ -107,6 +108,23 @@ def _taken(batch: pa.RecordBatch, kept: Ints, chunk: Chunk, schema: Schema) -> I
     for part in made:
         yield Clean(batch=part, chunk=chunk, kept=kept[at : at + part.num_rows])
         at += part.num_rows
+
+
+def _flat(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
+    """Return the rows with lists in lists (an `Array2D` of datasets) as one list a row.
+
+    Raises:
+        BadData: a row has not its field's shape.
+    """
+    if not any(is_nested(kind) for kind in batch.schema.types):
+        return batch
+    arrays = []
+    for name, field in schema.items():
+        try:
+            arrays.append(unwrap(batch[name], field))
+        except BadData as error:
+            raise error.at(field=name) from None
+    return pa.RecordBatch.from_arrays(arrays, names=list(schema))
 
 
 def _around(row: int | str | None, rows: int) -> list[tuple[int, int]]:

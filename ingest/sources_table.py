@@ -7,7 +7,6 @@ of HF's `ClassLabel` become the dataset's. Refused: casting timestamps, decimals
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import islice
@@ -18,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import BadData, StorageError
-from ..fields import METADATA_KEY, Audio, Bytes, Field, Image, Schema, field_from_arrow
+from ..fields import METADATA_KEY, Audio, Bytes, Field, Image, Schema
+from ..shards.hf import class_names, features, is_wrapped, schema_of
 from ..shards.storage import guard
 from ..shards.tarnames import sniff
 from .assign import Spans
@@ -61,15 +61,14 @@ class TableSource(Source):
             raise _damaged(self, 0, error or BadData("the source has no file"))
         if columns is not None:
             choose(dict.fromkeys(arrow.names, Bytes()), columns)  # all names that exist, supported or not
-        kept = [f for f in arrow if columns is None or f.name in columns]
-        schema = _fields(kept, _features(arrow), look, self.files.shown(number))
-        names = {name: _class_names(of) for name, of in _features(arrow).items() if name in schema}
-        metadata = {"class_names": found} if (found := {name: of for name, of in names.items() if of}) else {}
+        schema = _fields(arrow, columns, look, self.files.shown(number))
+        names = {name: of for name, of in class_names(arrow).items() if name in schema and of}
+        metadata = {"class_names": names} if names else {}
         return Described(schema=schema, metadata=metadata)
 
     def _look(self, number: int, arrow: pa.Schema) -> dict[str, list[Any]]:
         """Return the first values of columns that may hold images."""
-        names = [f.name for f in arrow if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type) or _is_file_struct(f.type)]
+        names = [f.name for f in arrow if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type) or is_wrapped(f.type)]
         cuts = self._cuts(number)
         if not names or not cuts:
             return {}
@@ -99,14 +98,9 @@ class TableSource(Source):
         if missing := [name for name in schema if name not in arrow.names]:
             raise BadData(f"lacks the columns {', '.join(map(repr, missing))} that the first file has; it has {', '.join(map(repr, arrow.names))}")
         for name, field in schema.items():
-            kind = arrow.field(name).type
-            if isinstance(field, (Image, Audio)) and (
-                _is_file_struct(kind) or isinstance(field_from_arrow(arrow.field(name)), (Bytes, Image, Audio))
-            ):
-                continue
-            if _is_file_struct(kind) and isinstance(field, Bytes):
-                continue
-            if (found := field_from_arrow(arrow.field(name))) != field:
+            found = schema_of(arrow, [name])[name]
+            alike = isinstance(field, (Image, Audio)) or (isinstance(field, Bytes) and is_wrapped(arrow.field(name).type))
+            if found != field and not (alike and isinstance(found, (Bytes, Image, Audio))):
                 raise BadData(f"column {name!r} is {found}, and {field} in the first file; convert such files apart", field=name)
 
     def _atoms(self, number: int, start: int, stop: int) -> list[tuple[int, int, int, int]]:
@@ -150,61 +144,45 @@ def _damaged(source: Source, number: int, error: Exception) -> BadData:
     return BadData(f"{text.rstrip('.')}; the file is damaged, cut short, or not {source.kind}", path=source.files.path(number))
 
 
-def _is_file_struct(kind: pa.DataType) -> bool:
-    """Whether a type is HF's encoded file: `struct<bytes: binary, path: string>`."""
-    return bool(pa.types.is_struct(kind)) and {kind.field(i).name for i in range(kind.num_fields)} == {"bytes", "path"}
-
-
 def _contents(column: pa.Array) -> pa.Array:
     """Return the bytes of HF's encoded files, and any other column as it is."""
-    if not _is_file_struct(column.type):
+    if not is_wrapped(column.type):
         return column
     inside = column.flatten()
     return inside[[column.type.field(i).name for i in range(column.type.num_fields)].index("bytes")]
 
 
-def _features(arrow: pa.Schema) -> dict[str, Any]:
-    """Return what Hugging Face notes of the columns in a file's metadata, or nothing."""
-    try:
-        noted = json.loads((arrow.metadata or {}).get(b"huggingface", b"{}"))
-        features = noted["info"]["features"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return {name: of for name, of in features.items() if isinstance(of, dict)} if isinstance(features, dict) else {}
-
-
-def _class_names(feature: dict[str, Any]) -> list[str]:
-    names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _fields(kept: list[pa.Field], features: dict[str, Any], look: dict[str, list[Any]], source: str) -> Schema:
-    """Return the field of each Arrow field.
+def _fields(arrow: pa.Schema, columns: tuple[str, ...] | None, look: dict[str, list[Any]], source: str) -> Schema:
+    """Return the field of each column that is kept.
 
     Raises:
-        BadData: some have none; all of them are named.
+        BadData: some have none; all of them are named. Or two columns share a name.
     """
     schema: Schema = {}
     unsupported: list[str] = []
-    for arrow in kept:
+    if len(set(arrow.names)) != len(arrow.names):
+        raise BadData(f"two columns share a name: {arrow.names}", path=source)
+    for column in arrow:
+        if columns is not None and column.name not in columns:
+            continue
         try:
-            schema[arrow.name] = _field(arrow, features.get(arrow.name, {}), look.get(arrow.name, []))
+            schema[column.name] = _field(arrow, column.name, look.get(column.name, []))
         except BadData:
-            unsupported.append(f"{arrow.name!r} ({arrow.type})")
+            unsupported.append(f"{column.name!r} ({column.type})")
     if unsupported:
         remedy = f"keep the others with --columns {','.join(schema)}" if schema else "cast them to numbers, text or bytes first"
         raise BadData(f"no field type holds the columns {', '.join(unsupported)}; {remedy}", path=source)
     return schema
 
 
-def _field(arrow: pa.Field, feature: dict[str, Any], values: list[Any]) -> Field:
-    field = Bytes() if _is_file_struct(arrow.type) else field_from_arrow(arrow)
+def _field(arrow: pa.Schema, name: str, values: list[Any]) -> Field:
+    field = schema_of(arrow, [name])[name]
     if isinstance(field, (Image, Audio)):
         return type(field)()
-    if not isinstance(field, Bytes) or METADATA_KEY in (arrow.metadata or {}):
+    if not isinstance(field, Bytes) or METADATA_KEY in (arrow.field(name).metadata or {}):
         return field
-    if feature.get("_type") in ("Image", "Audio"):
-        return Image() if feature["_type"] == "Image" else Audio()
+    if (told := features(arrow).get(name, {}).get("_type")) in ("Image", "Audio"):
+        return Image() if told == "Image" else Audio()
     kinds = {sniff(value[:16]) if value else None for value in values}
     if kinds and kinds <= {"jpeg", "png", "webp"}:
         return Image()
