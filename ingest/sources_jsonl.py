@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.json
 
-from ..errors import BadData
+from ..errors import BadData, StorageError
 from ..fields import Json, Scalar, Schema, Text, Tokens
 from ..shards.storage import map_file
 from .records import Memory
@@ -37,7 +37,11 @@ class JsonlSource(TextSource):
         seen: dict[str, Counter[str]] = {}
         damage = "the source holds no record"
         for number in range(len(self.files)):
-            data = map_file(self.files.path(number))
+            try:
+                data = map_file(self.files.path(number))
+            except StorageError as error:
+                damage = str(error)
+                continue
             for part in samples(data[self._header(number, data, None) :], None):
                 damage = _look(part, seen) or damage
             if seen:

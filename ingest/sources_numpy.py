@@ -6,6 +6,7 @@ could read them. Several `.npy` files are rows of one column; several columns be
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator
 from math import prod
@@ -18,7 +19,7 @@ from ..errors import BadData, BadRequest, StorageError
 from ..fields import Array, Field, Scalar, Schema
 from ..shards.arrow_columns import array_of
 from ..shards.columns import FixedColumn
-from ..shards.storage import guard, map_file
+from ..shards.storage import guard
 from .assign import Spans
 from .report import Bad
 from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, lost
@@ -59,13 +60,14 @@ class NumpySource(Source):
         path = self.files.path(number)
         with guard(path, "read the NumPy file"), path.open("rb") as file:
             magic = file.read(6)
-        if magic.startswith(b"PK"):
-            with np.load(path, allow_pickle=False) as archive:
-                found = {name: archive[name] for name in archive.files}
-        elif magic == b"\x93NUMPY":
-            found = {"data": np.load(path, mmap_mode="r", allow_pickle=False)}
-        else:
-            raise BadData(f"the {len(map_file(path))} bytes, beginning {magic!r}, are neither .npy nor .npz")
+            file.seek(0)
+            if magic.startswith(b"PK"):
+                with np.load(file, allow_pickle=False) as archive:  # of our file: numpy never closes one that it opened and found damaged
+                    found = {name: archive[name] for name in archive.files}
+            elif magic == b"\x93NUMPY":
+                found = {"data": np.load(path, mmap_mode="r", allow_pickle=False)}
+            else:
+                raise BadData(f"the {os.fstat(file.fileno()).st_size} bytes, beginning {magic!r}, are neither .npy nor .npz")
         for name, array in found.items():
             if array.ndim == 0:
                 raise BadData("one number has no rows; the first dimension is the rows", field=name)
