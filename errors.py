@@ -11,7 +11,13 @@ from typing import Any
 
 
 class PenstockError(Exception):
-    """The base of every error raised on purpose."""
+    """The base of every error raised on purpose.
+
+    Attributes:
+        worker_traceback: the traceback as text of the process in which it happened, or "" when that was this one.
+    """
+
+    worker_traceback: str = ""
 
 
 class BadRequest(PenstockError, ValueError):

@@ -29,6 +29,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,12 @@ _FORMAT = 1
 _PACKAGE = __name__.rpartition(".")[0]
 _HOME = Path(__file__).parent
 _MAGIC = b"penstock-kernel\n"
+_LINK_S = 30.0
+"""Seconds a linker may take."""
+
+_COMPILE_S = 60.0
+"""Seconds to wait for another process that compiles the same kernel; then this one compiles for itself."""
+
 _RUNTIME = ("NRT_", "numba_")
 """Beginnings of the names of numba's runtime, which frees and raises; kernels do neither."""
 
@@ -116,7 +123,8 @@ class Held:
         self.array = array
         self.dtype = array.dtype
         self.machine = (None, None, array.size, array.itemsize, array.ctypes.data, *array.shape, *array.strides)
-        assert array.flags.c_contiguous, f"an array with strides {array.strides} is not C-contiguous"
+        if not array.flags.c_contiguous:
+            raise TypeError(f"an array with strides {array.strides} is not C-contiguous")
 
     @property
     def ndim(self) -> int:
@@ -158,7 +166,9 @@ class Kernel:
         Raises:
             TypeError: an array has another dtype, other dimensions, or is not C-contiguous; or there are too many or too few arguments.
         """
-        key = tuple([value.dtype.str[1:] for value in arguments if isinstance(value, (np.ndarray, Held))])
+        key = tuple(
+            [value.dtype.str[1:] if value.dtype.isnative else value.dtype.str for value in arguments if isinstance(value, (np.ndarray, Held))]
+        )
         variant = self._variants.get(key)
         if variant is None or len(arguments) != len(variant.parameters):
             raise TypeError(f"{self!r} takes {list(self._signatures.values())}, not {len(arguments)} arguments with arrays of {list(key)}")
@@ -177,7 +187,8 @@ class Kernel:
             else:
                 raise TypeError(f"{self!r}: an array of {value.ndim} dimensions that is perhaps not contiguous is no {parameter}")
         status = variant.call(*machine)
-        assert status in {0, -2}, f"{self!r} ended with status {status}: kernels do not raise"
+        if status not in {0, -2}:
+            raise RuntimeError(f"{self!r} ended with status {status}: kernels do not raise; please report this")
         return None if variant.result.dtype == "void" else _SCALARS[variant.result.dtype].from_buffer(result).value
 
     def cold(self) -> bool:
@@ -267,10 +278,15 @@ def _keep(name: str, data: bytes) -> None:
     for folder in _folders():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-                file.write(data)
-            Path(file.name).replace(folder / name)
+            descriptor, made = tempfile.mkstemp(dir=folder)
         except OSError:
+            continue
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            Path(made).replace(folder / name)
+        except OSError:
+            Path(made).unlink(missing_ok=True)  # a full disk keeps nothing of it
             continue
         return
 
@@ -286,8 +302,9 @@ def _make_library(name: str, data: bytes) -> None:
         made, source, library = (Path(folder) / part for part in ("kernel.o", "stubs.c", "kernel.so"))
         made.write_bytes(code)
         source.write_text(stubs or "typedef int nothing;\n", encoding="ascii")
-        done = subprocess.run([linker, "-shared", "-w", "-o", library, made, source], capture_output=True, check=False)  # noqa: S603  (cc on PATH)
-        if done.returncode == 0:
+        command = [linker, "-shared", "-w", "-o", str(library), str(made), str(source)]
+        with contextlib.suppress(subprocess.SubprocessError, OSError):  # without a library the object file is linked in memory
+            subprocess.run(command, capture_output=True, check=True, timeout=_LINK_S)  # noqa: S603  (cc on PATH)
             linked = library.read_bytes()
             _keep(f"{name}.{xxhash.xxh3_64_hexdigest(linked)}.so", linked)
 
@@ -318,8 +335,12 @@ def _one_at_a_time(name: str) -> Iterator[None]:
             descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             break
     try:
-        if descriptor >= 0:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        deadline = time.monotonic() + _COMPILE_S
+        while descriptor >= 0 and time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)  # a lock of a file cannot be waited for with an end
         yield
     finally:
         if descriptor >= 0:

@@ -1,7 +1,7 @@
 """A batch as numpy arrays: fixed columns as they are, ragged ones as values and offsets. Views of a slot, or arrays of their own.
 
-A ragged column whose rows were written by several workers lies in several runs; they are moved together inside the slot, which is the only
-copy a batch ever takes on its way.
+A ragged column whose rows were written by several workers lies in several runs; they are moved together inside the slot. Fixed columns are never
+moved; a whole batch is copied only when the consumer holds more of them than the ring can spare.
 """
 
 from __future__ import annotations

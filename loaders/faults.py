@@ -55,7 +55,13 @@ def _cut(text: str, longest_bytes: int, *, keep_end: bool = False) -> str:
 
 
 def rebuild(told: dict[str, Any]) -> PenstockError:
-    """Return the error that `describe` described."""
+    """Return the error that `describe` described, with the worker's traceback in `worker_traceback`."""
+    error = _rebuilt(told)
+    error.worker_traceback = told["traceback"]
+    return error
+
+
+def _rebuilt(told: dict[str, Any]) -> PenstockError:
     if told["kind"] == "data":
         return BadData(told["text"], path=told["path"], shard=told["shard"], row=told["row"], field=told["field"])
     if told["kind"] == "request":

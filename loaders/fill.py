@@ -35,9 +35,7 @@ class Filler:
         self._fixed = [name for name in direct if not fields[name].ragged]
         self._ragged = [name for name in direct if fields[name].ragged]
         fast = Gather.suits(manifest)
-        self._gathers = {
-            name: Gather(manifest, fields[name], name, self._lookup.block) for name in self._fixed if fast and fields[name].dtype != "bool"
-        }
+        self._gathers = {name: Gather(manifest, fields[name], name, self._lookup) for name in self._fixed if fast and fields[name].dtype != "bool"}
 
     def fill(self, epoch: int, start: int, stop: int, sink: Sink) -> WorkTimes:
         """Fill the rows at positions [start, stop) of `epoch`; positions past the end wrap to the beginning as padding.

@@ -9,7 +9,6 @@ Cost: about 100 ns for a row of 128 bytes whose cache line is not near. Memory: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
@@ -18,8 +17,9 @@ import numpy.typing as npt
 
 from ..fields import Field
 from ..jit import Held, Kernel
-from ..shards.columns import Column, FixedColumn
+from ..shards.columns import FixedColumn
 from ..shards.manifest import Manifest
+from .lookup import Lookup
 
 MAX_BLOCKS = 2**24
 """A dataset with more blocks is taken row by row: the table would need 128 MiB."""
@@ -34,8 +34,8 @@ _gather = Kernel("loaders.gather_kernel", "gather", "i8(i8[:] i8 i8[:] i8[:] i8[
 class Gather:
     """The table of one dataset's blocks for one fixed column."""
 
-    def __init__(self, manifest: Manifest, field: Field, name: str, open_block: Callable[[int, int], Mapping[str, Column]]) -> None:
-        """Prepare an empty table of the column `name`; `open_block(shard, block)` opens one block."""
+    def __init__(self, manifest: Manifest, field: Field, name: str, lookup: Lookup) -> None:
+        """Prepare an empty table of the column `name`."""
         rows = np.array([shard.rows for shard in manifest.shards], np.int64)
         self._starts = manifest.starts
         self._block_rows = np.array([max(shard.block_rows, 1) for shard in manifest.shards], np.int64)
@@ -44,7 +44,7 @@ class Gather:
         self._addresses = np.zeros(int(self._block_base[-1]), np.uint64)
         self._row_bytes = prod(field.shape) * np.dtype(field.dtype).itemsize
         self._name = name
-        self._open_block = open_block
+        self._lookup = lookup
         self._held = [Held(array) for array in (self._starts, self._block_rows, self._block_base, self._addresses, np.empty(_AHEAD, np.uint64))]
         self._views: list[npt.NDArray[Any]] = []
 
@@ -62,13 +62,20 @@ class Gather:
             done = _gather(rows, done, *self._held, self._row_bytes, out.ctypes.data)
             if done >= rows.size:
                 return
-            self._open(int(rows[done]))
+            if not self._open(int(rows[done])):
+                place = self._lookup.places(rows[done : done + 1])[0]
+                out[done] = place.value(self._name)
+                done += 1
 
-    def _open(self, row: int) -> None:
+    def _open(self, row: int) -> bool:
+        """Note where the block of a row lies; return False when it is memory of its own, which must not be kept."""
         shard = int(np.searchsorted(self._starts, row, side="right")) - 1
         block = (row - int(self._starts[shard])) // int(self._block_rows[shard])
-        column = self._open_block(shard, block)[self._name]
+        if not self._lookup.mapped(shard):
+            return False
+        column = self._lookup.block(shard, block)[self._name]
         assert isinstance(column, FixedColumn)
         values = np.ascontiguousarray(column.values)
         self._views.append(values)
         self._addresses[self._block_base[shard] + block] = values.ctypes.data
+        return True

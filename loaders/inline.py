@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import PenstockError, WorkerFailed
 from ..metrics import WorkTimes
 from .batch import Batch, Ragged, offsets_of
 from .fill import Filler
@@ -27,6 +28,7 @@ class OwnArrays(Sink):
         self._outputs = outputs
         self._rows = rows
         self._made: Batch = {}
+        self.now = Stage.IDLE.name.lower()
 
     def fixed(self, name: str) -> npt.NDArray[Any]:
         """Return a new array for the column, the same one when asked again."""
@@ -42,7 +44,8 @@ class OwnArrays(Sink):
         return values
 
     def stage(self, stage: Stage) -> None:
-        """Nobody watches."""
+        """Remember it for a message."""
+        self.now = stage.name.lower()
 
     def batch(self) -> Batch:
         """Return the columns in the order of the outputs."""
@@ -50,7 +53,16 @@ class OwnArrays(Sink):
 
 
 def fill_batch(filler: Filler, outputs: dict[str, Output], epoch: int, span: Span) -> tuple[Batch, WorkTimes]:
-    """Return the batch of `span`, and where the time went."""
+    """Return the batch of `span`, and where the time went.
+
+    Raises:
+        PenstockError: a row is bad, or what is no `PenstockError` was raised: then it is the cause of a `WorkerFailed`, as from a worker.
+    """
     sink = OwnArrays(outputs, span.size)
-    times = filler.fill(epoch, span.start, span.stop, sink)
+    try:
+        times = filler.fill(epoch, span.start, span.stop, sink)
+    except PenstockError:
+        raise
+    except Exception as error:  # whatever an op of the user's raises
+        raise WorkerFailed(f"{type(error).__name__} in stage {sink.now!r}: {error}", stage=sink.now) from error
     return sink.batch(), times

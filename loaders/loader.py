@@ -27,6 +27,7 @@ from .batch import Batch, Ragged
 from .compile import compile_work
 from .engine import Delivered, Engine, Settings
 from .plan import Plan, Tail, default_tail
+from .ring import MAX_WORKERS
 from .sampler import EpochSampler
 from .state import Fingerprint, Progress
 from .topology import Topology, detect
@@ -57,6 +58,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         *,
         prefetch_factor: int | None = None,
         persistent_workers: bool = False,
+        pin_memory_device: str = "",
         in_order: bool = True,
         transforms: Mapping[str, Sequence[Op]] | None = None,
         map: Map | Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,  # noqa: A002  (the name the field uses: tf.data, Grain, HF)
@@ -77,12 +79,13 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             collate_fn: must be None: batches are built in place; `map=Map(fn, batched=True)` changes them.
             pin_memory: whether to copy batches into pinned memory where there is a CUDA device.
             drop_last: whether a short last batch is dropped.
-            timeout: seconds to wait for a batch; 0 waits while workers make progress.
+            timeout: seconds to wait for a batch; with 0 there is no limit while workers answer, and an error after 10 minutes without any answer.
             worker_init_fn: called with the worker's number in each worker.
             multiprocessing_context: must be None: workers are always fresh processes.
             generator: its initial seed is used when `seed` is not given.
             prefetch_factor: batches ahead of the consumer, per worker; 2 by default.
             persistent_workers: whether workers outlive an epoch.
+            pin_memory_device: must be "": batches are pinned for the CUDA device, when `pin_memory` asks for it.
             in_order: False allows batches out of order; they come in order all the same, which both values permit.
             transforms: ops by column; see `penstock.transforms`.
             map: a function on a sample (a dict of arrays) that returns a dict of fixed-shape arrays, or a `Map`.
@@ -97,6 +100,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             ValueError: torch refuses an argument.
         """
         _check(dataset, batch_size, output, sampler=sampler, batch_sampler=batch_sampler, collate_fn=collate_fn, context=multiprocessing_context)
+        _check_spread(num_workers, prefetch_factor, pin_memory_device)
         place = detect(topology)
         self.tail: Tail = tail or default_tail(drop_last=drop_last, world_size=place.world_size)
         if drop_last and self.tail != "drop":
@@ -341,3 +345,13 @@ def _check(dataset: object, batch_size: object, output: str, **refused: object) 
     for name, value in refused.items():
         if value is not None:
             raise BadRequest(f"{name}={value!r} cannot be used with a penstock.Dataset: {remedies[name]}")
+
+
+def _check_spread(num_workers: int, prefetch_factor: int | None, pin_memory_device: str) -> None:
+    """Refuse how the work is to be spread where torch would not."""
+    if num_workers > MAX_WORKERS:
+        raise BadRequest(f"num_workers={num_workers}: one loader has at most {MAX_WORKERS}")
+    if prefetch_factor is not None and prefetch_factor == 0:
+        raise BadRequest(f"prefetch_factor={prefetch_factor}: workers need a batch ahead to work on; use 1 or more, or num_workers=0")
+    if pin_memory_device:
+        raise BadRequest(f"pin_memory_device={pin_memory_device!r}: only the CUDA device is pinned for; leave it out")

@@ -81,6 +81,10 @@ class Lookup:
         """Return block `number` of a shard."""
         return self._dataset.reader(shard).block(number)
 
+    def mapped(self, shard: int) -> bool:
+        """Return whether a shard's blocks are views of its mapped file, which cost nothing to keep."""
+        return self._dataset.reader(shard).mapped
+
     def places(self, rows: npt.NDArray[np.int64]) -> list[Place]:
         """Return where each of `rows` stands."""
         shards, local = self._dataset.locate(rows)

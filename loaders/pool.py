@@ -20,12 +20,13 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 from ..errors import BadRequest, StorageError, WorkerFailed
 from .faults import rebuild
 from .protocol import Answer, Kind, Task, pack_task, unpack_answer
-from .ring import MAX_WORKERS, Ring, Stage
-from .worker import MESSAGE_BYTES
+from .ring import Ring, Stage
+from .worker import MESSAGE_BYTES, TRACE_SIGNAL
 
 _MOST_DEATHS = 3
 """Workers that may die one after the other without a task being finished in between."""
@@ -35,6 +36,9 @@ _STALL_S = 600.0
 
 _MOST_QUEUED = 64
 """Tasks one worker is given before it answers: a few hundred would fill both sockets, and each side would wait for the other to read."""
+
+_TRACE_S = 0.3
+"""Seconds that workers have to write down where they stand."""
 
 _CLOSE_S = 2.0
 """Seconds a worker has to leave by itself when the pool is closed."""
@@ -49,6 +53,7 @@ class _Hand:
     number: int
     process: subprocess.Popen[bytes]
     channel: socket.socket
+    trace: int
     tasks: dict[int, Task] = field(default_factory=dict)
     ready: bool = False
 
@@ -84,10 +89,10 @@ class Pool:
         Args:
             pickled_work: `(worker_init_fn or None, Work)`, pickled.
             workers: how many processes.
-            timeout_s: seconds to wait for an answer; 0 waits 10 minutes.
+            timeout_s: seconds that the consumer waits for a batch, for messages; 0 for no limit of its own.
         """
-        self._workers = min(workers, MAX_WORKERS)
-        self._timeout_s = timeout_s
+        self._workers = workers
+        self.timeout_s = timeout_s
         self._selector = selectors.DefaultSelector()
         self._hands: dict[int, _Hand] = {}
         self._ring: Ring | None = None
@@ -101,6 +106,7 @@ class Pool:
         with os.fdopen(os.dup(self._work), "wb") as file:
             file.write(pickled_work)
         self._lifeline, self._alive = os.pipe()
+        _POOLS.add(self)
 
     @property
     def mine(self) -> bool:
@@ -130,17 +136,19 @@ class Pool:
 
     def _start(self, number: int) -> _Hand:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        passed = (theirs.fileno(), self._work, self._lifeline)
+        trace = os.memfd_create("penstock-trace", os.MFD_CLOEXEC)
+        passed = (theirs.fileno(), self._work, self._lifeline, trace)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
         command = [sys.executable, "-c", _COMMAND, json.dumps(sys.path), str(number), *map(str, passed)]
         try:
             process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL, env=environment)  # noqa: S603  (our own interpreter)
         except OSError as error:
             ours.close()
+            os.close(trace)
             raise StorageError(f"worker {number} could not be started: {error.strerror}", url=sys.executable) from error
         finally:
             theirs.close()
-        hand = _Hand(number=number, process=process, channel=ours)
+        hand = _Hand(number=number, process=process, channel=ours, trace=trace)
         self._hands[number] = hand
         self._selector.register(ours, selectors.EVENT_READ, hand)
         self._send_ring(hand)
@@ -189,8 +197,11 @@ class Pool:
         self._check_open()
         return [answer for key, _ in self._selector.select(0) for answer in self._hear(key.data)]
 
-    def wait(self) -> list[Answer]:
+    def wait(self, deadline: float | None = None) -> list[Answer]:
         """Return answers as soon as there is one.
+
+        Args:
+            deadline: on the monotonic clock; without one, 10 minutes from now.
 
         Raises:
             BadRequest: the pool is closed.
@@ -198,14 +209,15 @@ class Pool:
             PenstockError: a worker could not start; the error is the worker's.
         """
         self._check_open()
-        limit_s = self._timeout_s or _STALL_S
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + _STALL_S if deadline is None else deadline
         while True:
             answers = [a for key, _ in self._selector.select(max(deadline - time.monotonic(), 0)) for a in self._hear(key.data)]
             if answers:
                 return answers
             if time.monotonic() >= deadline:
-                raise WorkerFailed(f"DataLoader timed out after {limit_s:g} seconds: {self._doing()}", stage=self._slowest())
+                limit_s = self.timeout_s or _STALL_S
+                message = f"DataLoader timed out after {limit_s:g} seconds: {self._doing()}"
+                raise WorkerFailed(message, stage=self._slowest(), traceback=self._traces())
 
     def _check_open(self) -> None:
         if self._closed:
@@ -239,6 +251,7 @@ class Pool:
         """Reap a dead worker, start another in its place and give it the dead one's tasks."""
         self._selector.unregister(hand.channel)
         hand.channel.close()
+        os.close(hand.trace)
         code = self._reap(hand.process)
         del self._hands[hand.number]
         self._deaths += 1
@@ -267,6 +280,15 @@ class Pool:
             for hand in self._hands.values()
         )
 
+    def _traces(self) -> str:
+        """Return where each worker that has work to do stands, by its own word; one that is stopped says nothing."""
+        late = [hand for hand in self._hands.values() if hand.tasks and hand.ready]
+        for hand in late:
+            with contextlib.suppress(ProcessLookupError):  # it died just now
+                hand.process.send_signal(TRACE_SIGNAL)
+        time.sleep(_TRACE_S)  # the signal has no answer to wait for
+        return "\n".join(f"worker {hand.number}:\n{os.pread(hand.trace, MESSAGE_BYTES, 0).decode(errors='replace')}" for hand in late)
+
     def _slowest(self) -> str:
         assert self._ring is not None
         stages = [self._ring.stage(hand.number) for hand in self._hands.values() if hand.tasks]
@@ -280,6 +302,7 @@ class Pool:
         os.close(self._alive)
         for hand in self._hands.values():
             hand.channel.close()
+            os.close(hand.trace)
         self._selector.close()
         os.close(self._lifeline)
         os.close(self._work)
@@ -295,6 +318,18 @@ class Pool:
                 hand.process.kill()
                 hand.process.wait(_CLOSE_S)
         self._hands.clear()
+
+
+_POOLS: WeakSet[Pool] = WeakSet()
+
+
+def _close_in_fork() -> None:
+    """Let go, in a process just forked, of the descriptors that tell workers that their owner lives."""
+    for pool in list(_POOLS):
+        pool.close()
+
+
+os.register_at_fork(after_in_child=_close_in_fork)
 
 
 def _ending(code: int) -> str:

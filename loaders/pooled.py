@@ -7,6 +7,7 @@ batches than the ring can spare, further ones are copied out, so that `list(load
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -121,8 +122,9 @@ class PooledEpochs:
             for step in range(steps):
                 self._issue(plan, epoch, start, step, steps)
                 batch = self._building[step]
+                deadline = time.monotonic() + self._pool.timeout_s if self._pool.timeout_s else None
                 while batch.left:
-                    if self._absorb(self._pool.poll() or self._help() or self._pool.wait()):
+                    if self._absorb(self._pool.poll() or self._help() or self._pool.wait(deadline)):
                         self._regrow(plan, epoch, start)
                         batch = self._building[step]
                 del self._building[step]
@@ -151,7 +153,7 @@ class PooledEpochs:
             times = self._filler.fill(task.epoch, task.start, task.stop, SlotSink(self._ring, self._layout, task, MAX_WORKERS))
         except BudgetTooSmall as small:
             return [Answer(kind=Kind.TOO_SMALL, ticket=task.ticket, detail=small.needs)]
-        except PenstockError as error:
+        except Exception as error:  # noqa: BLE001  (as in a worker: it is raised in place of its batch)
             return [Answer(kind=Kind.ERROR, ticket=task.ticket, detail=describe(error, self._ring.stage(MAX_WORKERS).name.lower()))]
         return [Answer(kind=Kind.DONE, ticket=task.ticket, times=times)]
 

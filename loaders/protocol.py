@@ -106,7 +106,7 @@ def unpack_task(record: bytes) -> Task:
 
 
 TASK_BYTES = _TASK.size
-"""Bytes of a task's record; a shorter message is a control message."""
+"""Bytes of a task's record; the only other messages are the end (no bytes) and a ring (with a descriptor)."""
 
 
 class Kind(enum.Enum):
@@ -126,7 +126,7 @@ class Answer:
         kind: ready to work, task done, the ragged budget was too small, or an error.
         ticket: the task it answers; -1 when it answers none.
         times: where the task's time went.
-        detail: for `TOO_SMALL` the bytes a row needs, by column; for `ERROR` what `describe_error` returned.
+        detail: for `TOO_SMALL` the bytes a row needs, by column; for `ERROR` what `faults.describe` returned.
     """
 
     kind: Kind

@@ -1,7 +1,7 @@
 """The ring: one anonymous memory file, cut into slots of one batch each, that parent and workers map.
 
 The file has no name (`memfd_create`), so nothing outlives the processes that hold it, however they die, and the size of /dev/shm does not
-matter. The parent hands its descriptor to workers once; a batch is written once, by a worker, and read where it was written. A page before
+matter. The parent hands its descriptor to each worker once for each ring; a batch is written once, by a worker, and read where it was written. A page before
 the first slot tells workers which tickets were cancelled and tells the parent what each worker is doing.
 
 Cost: slots * slot bytes of shared memory, touched once and then reused. Refused: a fresh shared-memory file per batch, which pays a page

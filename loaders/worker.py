@@ -7,6 +7,8 @@ parent does, by whatever death, upon which it exits at once, even in the middle 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import fcntl
 import json
 import mmap
 import os
@@ -28,6 +30,9 @@ from .work import Work
 
 MESSAGE_BYTES = 128 * 1024
 """No message is longer."""
+
+TRACE_SIGNAL = signal.SIGUSR1
+"""Asks a worker to write down where it stands."""
 
 
 class Worker:
@@ -87,10 +92,19 @@ def _exit_with(lifeline: int) -> None:
     os._exit(1)
 
 
-def main(number: int, channel_descriptor: int, work_descriptor: int, lifeline: int) -> None:
+def _die_with_parent(lifeline: int) -> None:
+    """End this process when the pipe ends: a thread sees it, and a signal too, for a worker inside code that keeps the interpreter's lock."""
+    own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK)  # the descriptor that came is shared with the other workers
+    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_exit_with, args=(lifeline,), daemon=True).start()
+
+
+def main(number: int, channel_descriptor: int, work_descriptor: int, lifeline: int, trace: int) -> None:
     """Run worker `number` over the descriptors that the parent passed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with, args=(lifeline,), daemon=True).start()
+    faulthandler.register(TRACE_SIGNAL, file=trace, all_threads=False)
+    _die_with_parent(lifeline)
     channel = socket.socket(fileno=channel_descriptor)
     try:
         with mmap.mmap(work_descriptor, 0, prot=mmap.PROT_READ) as pickled:  # workers share the descriptor, so reading it would move it for all
