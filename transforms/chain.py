@@ -124,7 +124,7 @@ class Chain:
             value = enlarged(decode(value, header, self.decoder.mode, factor), factor, header.upright)
         for stage in (*self.head, *self.body):
             value = stage.op.apply(value, stage.given, rng.op(stage.number))
-        return np.ascontiguousarray(_carried(self.tail, value, rng))
+        return np.asarray(_carried(self.tail, value, rng), order="C")
 
     def kernels(self) -> tuple[Kernel, ...]:
         """Return the compiled functions that `run` calls."""
