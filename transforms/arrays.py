@@ -93,7 +93,8 @@ class ToDtype(Op):
             return np.asarray(value.astype(wide) * wide.type(1.0 / np.iinfo(old).max)).astype(new, copy=False)
         if old.kind == "f":
             most = np.iinfo(new).max + 1.0
-            wide = old if old.type(most - 1e-3) < most else np.dtype("float64")  # where it rounds up to `most`, white would wrap to black
+            with np.errstate(over="ignore"):
+                wide = old if old.type(most - 1e-3) < most else np.dtype("float64")  # where it rounds up to `most`, white would wrap to black
             return np.asarray(value.astype(wide, copy=False) * wide.type(most - 1e-3)).astype(new)
         shift = _bits(new) - _bits(old)
         return np.asarray(value.astype(new) << shift if shift >= 0 else (value >> -shift).astype(new))
