@@ -64,6 +64,8 @@ def decide(root: Path, settings: Settings, job: Job, *, append: bool, overwrite:
     if resume:
         return _resume(root, settings, job, standing, others)
     if overwrite:
+        if not any(standing) and not (root / "_penstock").is_dir():
+            _check_empty(root, settings)  # somebody else's files; what a killed conversion left has `_penstock` beside it
         discard = (*((job,) if job.planned else ()), *others)
         return Decision(step=Step.START, operation="overwrite" if any(standing) else "create", standing=standing, discard=discard)
     if job.planned or others:
@@ -97,8 +99,14 @@ def _resume(root: Path, settings: Settings, job: Job, standing: tuple[Manifest |
 
 
 def _made_by(root: Path, job: Job) -> bool:
-    """Whether one of a dataset's versions was made by this job."""
-    return any((commits.read_commit(root, version).job or "").split(".")[0] == job.name for version in reversed(commits.list_versions(root)))
+    """Whether rows of this job stand in a dataset: it made one of the versions since the last overwrite."""
+    for version in reversed(commits.list_versions(root)):
+        step = commits.read_commit(root, version)
+        if (step.job or "").split(".")[0] == job.name:
+            return True
+        if step.operation == "overwrite":
+            return False
+    return False
 
 
 def _check_place(root: Path, settings: Settings) -> None:
@@ -119,6 +127,11 @@ def _check_empty(root: Path, settings: Settings) -> None:
     with guard(root, "list the folder"):
         names = [name for name in sorted(os.listdir(root)) if name != "_penstock"]  # noqa: PTH208 - names are all that is needed
     if settings.splits:
-        names = [name for name in names if not commits.is_dataset(root / name) and not (name in settings.splits and not any((root / name).iterdir()))]
+        names = [name for name in names if not commits.is_dataset(root / name) and not (name in settings.splits and _is_empty(root / name))]
     if names:
         raise AlreadyExists(f"{root} is not empty and is no dataset (it holds {', '.join(map(repr, names[:5]))}); choose an empty or new folder")
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a path is a folder with nothing in it."""
+    return path.is_dir() and not any(path.iterdir())
