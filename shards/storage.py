@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -135,23 +136,40 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def put_if_absent(path: Path, data: bytes) -> bool:
-    """Write a file whole unless its name is taken; return whether it was written."""
+    """Write a file whole unless its name is taken; return whether it was written.
+
+    Once the name is there everybody sees the file, so nothing that fails behind it is told as a failure: a folder that cannot be flushed is a
+    warning, since only a power cut could still take the name away.
+    """
     with _beside(path, data) as temporary, guard(path, "publish the file"):
         done = _link(temporary, path)
-    fsync_folder(path.parent)
+    try:
+        fsync_folder(path.parent)
+    except StorageError as error:
+        warnings.warn(f"{path} is published, but a power cut may undo it: {error}", RuntimeWarning, stacklevel=2)
     return done
 
 
 def _link(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
-    except FileExistsError:
-        return False
     except OSError as error:
+        if _is_linked(temporary, path):
+            return True
+        if isinstance(error, FileExistsError):
+            return False
         if error.errno not in _NO_LINKS:
             raise
         return _rename_under_lock(temporary, path)
     return True
+
+
+def _is_linked(temporary: Path, path: Path) -> bool:
+    """Whether the link was made although it was told as failed: an NFS client that lost the answer asks again, and finds its own link."""
+    try:
+        return os.path.samestat(os.lstat(temporary), os.lstat(path))
+    except OSError:  # there is no such name, or it cannot be seen: the error of the link is the one to tell
+        return False
 
 
 def _rename_under_lock(temporary: Path, path: Path) -> bool:
@@ -172,13 +190,14 @@ def _beside(path: Path, data: bytes) -> Iterator[Path]:
     """Yield a temporary file that holds `data` on disk; it is locked while the block runs, and gone behind it, also after Ctrl-C."""
     temporary, file = _locked_beside(path)
     try:
-        with file:
-            with guard(path, "write the file"):
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            yield temporary
+        with guard(path, "write the file"):
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
     finally:
+        with contextlib.suppress(OSError):  # what matters was flushed above, or has failed there
+            file.close()
         _forget(temporary)
 
 

@@ -78,6 +78,34 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert names(tmp_path) == ["old"]
 
 
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.EIO, errno.ESTALE])
+def test_a_link_that_was_made_and_told_as_failed_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """An NFS client whose answer was lost asks again and finds its own link; the file is ours, and not another writer's."""
+    real = os.link
+
+    def made_but_refused(source: Path, target: Path) -> None:
+        real(source, target)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", made_but_refused)
+    assert storage.put_if_absent(tmp_path / "x", b"data") is True
+    assert (tmp_path / "x").read_bytes() == b"data"
+    monkeypatch.undo()
+    assert storage.put_if_absent(tmp_path / "x", b"other") is False
+    assert names(tmp_path) == ["x"]
+
+
+def test_a_file_that_cannot_be_flushed_behind_its_name_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody sees it by then; telling a failure would have its shards removed."""
+
+    def fail(folder: Path) -> None:
+        raise StorageError("cannot flush the folder", url=folder)
+
+    monkeypatch.setattr(storage, "fsync_folder", fail)
+    with pytest.warns(RuntimeWarning, match="is published"):
+        assert storage.put_if_absent(tmp_path / "x", b"data") is True
+
+
 def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt between writing and publishing removes the temporary file."""
 
