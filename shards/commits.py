@@ -5,7 +5,11 @@ publishes anything. Of two writers at once one finds the name taken, reads what 
 behind the other's rows, an overwrite takes away what stands by then, a create is refused. Every 64th version the list of shards is also kept
 as one Arrow file, so that opening reads at most 64 commits; it is a speed-up that can be deleted.
 
-Must never: change or remove a published file. Cost: opening is O(shards + 64 commits), a commit adds two `fsync` and one `stat` per new shard.
+Must never: change or remove a published file.
+Cost: opening lists the commits (one name a version), then reads the newest checkpoint and at most 63 commits: O(versions + shards). A commit
+opens the dataset first, again for each version it loses to another writer; it looks at each new shard (one `stat`, and the `lstat`s that tell
+where its path leads) and flushes each folder that holds one, its own file, and the folder of commits. With `job` it also reads the commits
+behind `after`, each once.
 Refused: a lock around commits, which a dead writer on another machine would keep.
 """
 
@@ -124,6 +128,7 @@ def commit(
     removed: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     job: str | None = None,
+    after: int = 0,
     offset: Any = None,
 ) -> Manifest:
     """Publish shards whose files already lie in the dataset, and return the dataset as it then is.
@@ -135,14 +140,15 @@ def commit(
         schema: the columns of the shards.
         added: the shards, in the order of their rows.
         removed: shards to take away as well; they must stand.
-        metadata: laid over what the dataset has, key by key; an overwrite begins with none.
+        metadata: laid over what the dataset has, key by key, and `"class_names"` column by column; an overwrite begins with none.
         job: a name for the work done. If a version was already made by this job, nothing is published and that version is returned, so that
             a job killed right behind its commit can simply run on.
+        after: a version that was there before the job began; only later ones can be the job's.
         offset: where the source stood.
 
     Raises:
         AlreadyExists: `"create"` found a dataset.
-        BadRequest: the schema is not the dataset's, a shard is already there, or one to remove is not.
+        BadRequest: the schema is not the dataset's, its class names are not continued, a shard is already there, or one to remove is not.
         StorageError: a file is missing or has another size, or the commit could not be written.
     """
     folder = local_path(root)
@@ -153,26 +159,29 @@ def commit(
     sweep_temporaries(folder / COMMITS)
     for _ in range(_ATTEMPTS):
         versions = list_versions(folder)
-        if job is not None and (done := find_job(folder, job)) is not None:
+        if job is not None and (done := find_job(folder, job, after=after)) is not None:
             return load(folder, done)
+        after = max(versions, default=after)
         current = load(folder) if versions else None
         step = _next(folder, current, operation, schema, added, removed, given, job, offset)
         path = commit_path(folder, step.version)
         data = step.to_json()
         if len(data) > MAX_COMMIT_BYTES:
             raise BadRequest(f"added: {len(added)} shards make a commit of {len(data)} bytes; at most {MAX_COMMIT_BYTES} fit: use larger shards")
+        made = _apply(folder, current, step)  # before it is published: it refuses more shards than a version may have
         if put_if_absent(path, data):
-            made = _apply(folder, current, step)
             if step.version % CHECKPOINT_EVERY == 0:
-                with contextlib.suppress(StorageError):  # the version is published; a checkpoint only makes opening faster
+                with contextlib.suppress(Exception):  # the version is published, whatever fails now; a checkpoint only makes opening faster
                     write_checkpoint(folder, made)
             return made
     raise StorageError(f"cannot publish: other writers were faster {_ATTEMPTS} times; try again", url=folder, attempts=_ATTEMPTS)
 
 
-def find_job(root: str | os.PathLike[str], job: str) -> int | None:
-    """Return the version that a job made, or None; reads the commits from the newest back."""
+def find_job(root: str | os.PathLike[str], job: str, *, after: int = 0) -> int | None:
+    """Return the version behind `after` that a job made, or None; reads the commits from the newest back."""
     for version in reversed(list_versions(root)):
+        if version <= after:
+            break
         if read_commit(root, version).job == job:
             return version
     return None
@@ -221,7 +230,7 @@ def _next(
         raise AlreadyExists(message)
     if current is not None and operation != "overwrite":
         check_same_schema(folder, current.schema, schema)
-        metadata = {**current.metadata, **metadata}
+        metadata = {**current.metadata, **metadata, **_continued(folder, current.metadata, metadata)}
     if twice := [shard.path for shard in added if shard.path in there]:
         raise BadRequest(f"added: {twice[0]!r} and {len(twice) - 1} more are already in version {current.version if current else 0} of {folder}")
     if lost := [path for path in gone if path not in there]:
@@ -253,6 +262,37 @@ def check_same_schema(folder: str | os.PathLike[str], there: Schema, given: Sche
     told = "; ".join(f"{name!r} is {there.get(name, 'absent')} there and {given.get(name, 'absent')} here" for name in names[:5])
     told = told or f"their order is {list(there)} there and {list(given)} here"
     raise BadRequest(f"fields: not those of the dataset {os.fspath(folder)}: {told}; convert the rows first, or write another dataset")
+
+
+def check_class_names(folder: str | os.PathLike[str], there: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse metadata whose class names do not continue those of the dataset: a label's number would then mean two things.
+
+    Raises:
+        BadRequest: a column's names are not those that are there, at their places, and perhaps more behind them.
+    """
+    _continued(folder, there, given)
+
+
+def _continued(folder: str | os.PathLike[str], there: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the class names of both, as metadata, having seen that the given ones continue those that are there."""
+    old, new = there.get("class_names"), given.get("class_names")
+    if new is None or old is None or old == new:
+        return {}
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        raise BadRequest(
+            f"metadata: class_names is {str(old)[:80]!r} in {os.fspath(folder)}, so {str(new)[:80]!r} cannot be laid over it; leave it out"
+        )
+    for column, names in new.items():
+        known = old.get(column, [])
+        if names == known:
+            continue
+        if not isinstance(known, list) or not isinstance(names, list) or names[: len(known)] != known:
+            raise BadRequest(
+                f"metadata: the class names of column {column!r} are {str(known)[:200]} in {os.fspath(folder)} and {str(names)[:200]} here: a label's "
+                "number would mean two things. Another writer may have added names meanwhile: read them from Dataset(...).metadata, put new names "
+                "behind them, number the labels by that list, and append again; or write another dataset"
+            )
+    return {"class_names": {**old, **new}}
 
 
 def _apply(folder: Path, current: Manifest | None, step: Commit) -> Manifest:

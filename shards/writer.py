@@ -81,12 +81,13 @@ class Writer:
             format: `"arrow"` or `"tar"`.
             shard_size: bytes of values after which a new shard begins, such as `"128MB"`. Larger shards open faster, smaller ones shuffle and
                 move better; 128 MB is about 1,300 images of 100 KB.
-            metadata: anything JSON can say, kept with the dataset.
+            metadata: anything JSON can say, kept with the dataset. When appending, the names in `"class_names"` of a column begin with
+                those that are there.
             mode: `"create"` (refused when a dataset is there), `"append"`, or `"overwrite"`.
 
         Raises:
             AlreadyExists: there is a dataset, and `mode` is `"create"`.
-            BadRequest: an argument is wrong, or the columns are not those of the dataset appended to.
+            BadRequest: an argument is wrong, or the columns or class names are not those of the dataset appended to.
         """
         self._closed = True  # until the last line: nothing is held yet
         self._root = local_path(path)
@@ -121,6 +122,7 @@ class Writer:
         if self._mode == "append":
             self._schema = current.schema if self._schema is None else self._schema
             commits.check_same_schema(self._root, current.schema, self._schema)
+            commits.check_class_names(self._root, current.metadata, self._metadata)
         return current.version + 1
 
     @property
@@ -253,9 +255,11 @@ class Writer:
         """Publish what was written as one version; closing twice is fine.
 
         Raises:
-            BadRequest: no row was written and no fields were given, so there is nothing to publish.
+            BadRequest: no row was written and no fields were given, so there is nothing to publish; or another writer has added class names
+                meanwhile that are not those of `metadata`.
             AlreadyExists: another writer has made the dataset meanwhile, and `mode` is `"create"`.
-            StorageError: it could not be published; nothing is, and the files are removed.
+            StorageError: it could not be published; nothing is, and the files are removed. (After Ctrl-C the version may stand: if the
+                interrupt came behind the commit, the dataset has it, and its files stay.)
         """
         if self._closed:
             return
@@ -265,14 +269,29 @@ class Writer:
                     f"no row was written to {self._root} and fields= was not given, so there are no columns; give fields= or write a row"
                 )
             self._end()
-            placed = place(self._root, self._shards, format=self._format, version=self._version, unique=secrets.token_hex(4))
-            try:
-                self._manifest = commits.commit(self._root, operation=self._mode, schema=self._schema, added=placed, metadata=self._metadata)
-            except BaseException:  # also Ctrl-C: no file may stay that no version names
-                unplace(self._root, placed)
-                raise
+            self._publish(self._schema)
         finally:
             self.abort()
+
+    def _publish(self, schema: Schema) -> None:
+        unique = secrets.token_hex(16)
+        job, before = f"writer.{unique}", self._version - 1
+        placed = place(self._root, self._shards, format=self._format, version=self._version, unique=unique[:8])
+        try:
+            self._manifest = commits.commit(
+                self._root, operation=self._mode, schema=schema, added=placed, metadata=self._metadata, job=job, after=before
+            )
+        except BaseException:  # also Ctrl-C: no file may stay that no version names, and none go that one does
+            if not self._may_be_published(job, before):
+                unplace(self._root, placed)
+            raise
+
+    def _may_be_published(self, job: str, before: int) -> bool:
+        """Whether a version names the shards; where that cannot be seen, yes: a stray file costs space, a missing one a dataset."""
+        try:
+            return commits.find_job(self._root, job, after=before) is not None
+        except (StorageError, BadData):
+            return True
 
     def abort(self) -> None:
         """Remove what has not been published; twice, or after `close`, is fine."""

@@ -120,6 +120,72 @@ def test_a_job_lands_once(tmp_path: Path) -> None:
     assert commits.read_commit(tmp_path, 1).offset == {"at": 5}
 
 
+def test_a_job_is_sought_only_behind_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for a job reads the commits behind the version known before, so that it does not cost the dataset's whole history."""
+    for name in "abcdef":
+        put(tmp_path, name, job=f"job {name}")
+    read: list[int] = []
+    real = commits.read_commit
+    monkeypatch.setattr(commits, "read_commit", lambda root, version: read.append(version) or real(root, version))
+    assert commits.find_job(tmp_path, "job c", after=4) is None
+    assert read == [6, 5]
+    assert commits.find_job(tmp_path, "job e", after=4) == 5
+
+
+def names_of(**columns: Any) -> dict[str, Any]:
+    """Return metadata with these class names."""
+    return {"class_names": columns}
+
+
+def test_class_names_are_continued(tmp_path: Path) -> None:
+    """An append may name more classes behind those that are there, or none at all; other columns keep theirs."""
+    put(tmp_path, "a")
+    put(tmp_path, "b", metadata=names_of(label=["cat"]))
+    assert put(tmp_path, "c", metadata=names_of(label=["cat", "dog"])).metadata == names_of(label=["cat", "dog"])
+    assert put(tmp_path, "d", metadata=names_of(kind=["x"])).metadata == names_of(label=["cat", "dog"], kind=["x"])
+    assert put(tmp_path, "e").metadata == names_of(label=["cat", "dog"], kind=["x"])
+    assert put(tmp_path, "f", "overwrite", metadata=names_of(label=["ant"])).metadata == names_of(label=["ant"])
+
+
+@pytest.mark.parametrize("names", [["dog", "cat"], ["cat"], ["cat", "bee", "dog"], [], "cat", {"0": "cat"}, None])
+@pytest.mark.parametrize("operation", ["append", "adopt"])
+def test_class_names_at_other_places_are_refused(tmp_path: Path, names: Any, operation: str) -> None:
+    """A label's number would mean two things; the refusal shows both lists and says what to do."""
+    put(tmp_path, "a", metadata=names_of(label=["cat", "dog"]))
+    with pytest.raises(BadRequest, match=r"column 'label' are \['cat', 'dog'\].*append again"):
+        put(tmp_path, "b", operation, metadata=names_of(label=names))
+    with pytest.raises(BadRequest, match="leave it out"):
+        put(tmp_path, "b", operation, metadata={"class_names": ["cat"]})
+    assert commits.list_versions(tmp_path) == [1]
+
+
+def test_class_names_that_another_writer_added_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two appends that each bring a new class: the one that lost the name looks again, and does not lay its names over the other's."""
+    put(tmp_path, "a", metadata=names_of(label=["cat"]))
+    real, calls = commits.put_if_absent, []
+
+    def loses_once(path: Path, data: bytes) -> bool:
+        calls.append(path)
+        if len(calls) == 1:
+            put(tmp_path, "theirs", metadata=names_of(label=["cat", "dog"]))
+        return real(path, data)
+
+    monkeypatch.setattr(commits, "put_if_absent", loses_once)
+    with pytest.raises(BadRequest, match="Another writer may have added names"):
+        put(tmp_path, "ours", metadata=names_of(label=["cat", "eel"]))
+    assert paths(tmp_path) == ["a", "theirs"]
+    assert commits.load(tmp_path).metadata == names_of(label=["cat", "dog"])
+
+
+def test_more_shards_than_a_version_may_have_are_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be opened again is refused before it is seen."""
+    put(tmp_path, "a")
+    monkeypatch.setattr("penstock.shards.manifest.MAX_SHARDS", 1)
+    with pytest.raises(BadData, match="more than the 1 a version may have"):
+        put(tmp_path, "b")
+    assert commits.list_versions(tmp_path) == [1]
+
+
 @pytest.mark.parametrize("wrong", [{"offset": object()}, {"offset": float("nan")}, {"metadata": {"a": {1}}}])
 def test_what_json_cannot_say_is_refused_before_anything_is_written(tmp_path: Path, wrong: dict[str, Any]) -> None:
     """An offset or metadata that cannot be kept is the caller's fault."""

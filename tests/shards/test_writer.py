@@ -312,3 +312,24 @@ def test_the_fast_encoder_equals_the_slow_one(field: Field, value: Any) -> None:
         )
 
     assert outcome(encoder_of(field)) == outcome(field.encode)
+
+
+def test_class_names_of_an_append_continue_those_that_are_there(tmp_path: Path) -> None:
+    """A writer refuses at once what its commit would refuse, and takes names behind those that are there."""
+    with Writer(tmp_path / "ds", {"label": Scalar()}, metadata={"class_names": {"label": ["cat"]}}) as writer:
+        writer.write({"label": 0})
+    with pytest.raises(BadRequest, match="a label's number would mean two things"):
+        Writer(tmp_path / "ds", mode="append", metadata={"class_names": {"label": ["dog", "cat"]}})
+    with Writer(tmp_path / "ds", mode="append", metadata={"class_names": {"label": ["cat", "dog"]}}) as writer:
+        writer.write({"label": 1})
+    assert commits.load(tmp_path / "ds").metadata == {"class_names": {"label": ["cat", "dog"]}}
+
+
+def test_a_writer_signs_its_commit(tmp_path: Path) -> None:
+    """Each commit has a job of its own, by which its writer knows it again after an interrupt."""
+    for mode in ("create", "append"):
+        with Writer(tmp_path / "ds", {"label": Scalar()}, mode=mode) as writer:
+            writer.write({"label": 0})
+    jobs = {commits.read_commit(tmp_path / "ds", version).job for version in (1, 2)}
+    assert len(jobs) == 2
+    assert all(job is not None and job.startswith("writer.") for job in jobs)

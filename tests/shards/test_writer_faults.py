@@ -13,7 +13,7 @@ from contracts import children
 
 from penstock.errors import StorageError
 from penstock.fields import Array, Bytes, Scalar
-from penstock.shards import commits, staging
+from penstock.shards import commits, staging, storage
 from penstock.shards.dataset import Dataset
 from penstock.shards.writer import Writer
 
@@ -198,6 +198,65 @@ def test_a_failure_while_publishing_removes_what_was_moved(tmp_path: Path, monke
     monkeypatch.undo()
     assert sorted(root.rglob("*")) == before
     assert len(Dataset(root)) == 3
+
+
+@pytest.mark.parametrize("step", ["link", "folder", "checkpoint", "interrupted checkpoint", "unseen"])
+def test_a_failure_behind_the_commit_keeps_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Once the version stands its shards stay, whatever fails then: Ctrl-C in the link, a folder or a checkpoint that cannot be written."""
+    root = tmp_path / "ds"
+    with Writer(root, {"x": Array((3,), "int8")}) as writer:
+        writer.write_table(_table(3))
+    real_link, real_flush = os.link, storage.fsync_folder
+
+    def interrupted_behind(source: Path, target: Path) -> None:
+        real_link(source, target)
+        raise KeyboardInterrupt
+
+    def no_flush(folder: Path) -> None:
+        if folder.name == "commits":
+            raise StorageError("cannot flush the folder: the device reported an input/output error", url=folder)
+        real_flush(folder)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise MemoryError if step == "checkpoint" else KeyboardInterrupt
+
+    def blind(*_: Any, **__: Any) -> None:
+        raise StorageError("cannot list the versions", url=root)
+
+    if step in {"link", "unseen"}:
+        monkeypatch.setattr(os, "link", interrupted_behind)
+    if step == "unseen":
+        monkeypatch.setattr(commits, "find_job", _first_then(commits.find_job, blind))
+    if step == "folder":
+        monkeypatch.setattr(storage, "fsync_folder", no_flush)
+    if "checkpoint" in step:
+        monkeypatch.setattr(commits, "CHECKPOINT_EVERY", 2)
+        monkeypatch.setattr(commits, "write_checkpoint", fails)
+    writer = Writer(root, mode="append", shard_size=3)
+    writer.write_table(_table(9))
+    if step == "checkpoint":
+        writer.close()
+    elif step == "folder":
+        with pytest.warns(RuntimeWarning, match="is published, but a power cut may undo it"):
+            writer.close()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            writer.close()
+    monkeypatch.undo()
+    assert commits.list_versions(root) == [1, 2]
+    assert len(list(Dataset(root))) == 12
+    assert staged(root) == []
+
+
+def _first_then(first: Any, later: Any) -> Any:
+    """Return a function that is `first` when called first and `later` afterwards."""
+    calls: list[int] = []
+
+    def either(*values: Any, **named: Any) -> Any:
+        calls.append(1)
+        return (first if len(calls) == 1 else later)(*values, **named)
+
+    return either
 
 
 def _table(rows: int) -> Any:
