@@ -10,6 +10,7 @@ from ..errors import BadData, BadRequest
 from ..fields import Bytes, Image, Scalar, Text
 from ..shards import commits
 from ..shards.manifest import Manifest
+from ..shards.tarnames import file_fields
 from .assign import cut, part_bytes
 from .job import Plan
 from .settings import Settings
@@ -93,6 +94,8 @@ def _check_settings(described: Described, settings: Settings) -> None:
         raise BadRequest(
             f"resize_short, max_pixels and reencode need a column of images; the source has {', '.join(f'{n} ({f})' for n, f in schema.items())}"
         )
+    if settings.format == "tar":
+        file_fields(schema)
     if settings.split_key is not None:
         field = schema.get(settings.split_key)
         if not isinstance(field, (Scalar, Text, Bytes)):

@@ -27,9 +27,7 @@ from .reader import ShardReader
 from .storage import map_file
 from .tarindex import TarIndex, sample_hashes
 from .tarkeep import load
-
-KEY = "__key__"
-"""The column, if a schema has it as `Text`, that holds each sample's key."""
+from .tarnames import KEY
 
 _GROUPS: dict[type[Field], tuple[str, ...]] = {
     Image: ("image",),

@@ -20,16 +20,15 @@ from typing import Any
 import numpy as np
 import webdataset
 
-from ..errors import BadData, BadRequest
-from ..fields import Array, Audio, Field, Image, Scalar, Schema, Text, Tokens
+from ..errors import BadData
+from ..fields import Array, Audio, Field, Image, Scalar, Schema, Tokens
 from .npy import bytes_of
 from .shardwriter import ShardStats, ShardWriter
 from .sink import HashingFile
 from .storage import atomic_write, map_file
-from .tar import KEY
 from .tarindex import build, to_bytes
 from .tarkeep import index_path
-from .tarnames import sniff, suffix_of
+from .tarnames import KEY, file_fields, sniff, suffix_of
 
 _MAX_MEMBER_BYTES = 8**11 - 1
 _MAX_NAME_BYTES = 100
@@ -58,10 +57,7 @@ class TarShardWriter(ShardWriter):
         self.schema = schema
         self.rows = 0
         self.size_bytes = 0
-        self._fields = {name: field for name, field in schema.items() if not _is_key(name, field)}
-        suffixes = [suffix_of(name, field).lower() for name, field in self._fields.items()]
-        if len(set(suffixes)) != len(suffixes) or not suffixes:
-            raise BadRequest(f"columns {list(schema)} cannot be told apart as files in a tar (case does not count there); rename one")
+        self._fields = file_fields(schema)
         self._keys: set[str] = set()
         self._path = path
         self._stats: ShardStats | None = None
@@ -118,10 +114,6 @@ class TarShardWriter(ShardWriter):
         self._tar.close()
         self._sink.abort()
         index_path(self._path).unlink(missing_ok=True)
-
-
-def _is_key(name: str, field: Field) -> bool:
-    return name == KEY and isinstance(field, Text)
 
 
 def file_of(value: Any, field: Field) -> bytes:

@@ -28,8 +28,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BadData, BadRequest
-from ..fields import Array, Audio, Bytes, Field, Image, Json, Scalar, Text, Tokens
+from ..fields import Array, Audio, Bytes, Field, Image, Json, Scalar, Schema, Text, Tokens
 from .npy import header_of
+
+KEY = "__key__"
+"""The column whose text names a row's files in a tar."""
 
 _GROUPS = {
     "image": ("jpg", "jpeg", "png", "webp"),
@@ -104,6 +107,19 @@ def suffix_of(name: str, field: Field, encoding: str | None = None) -> str:
     if name.lower() in extensions:
         return name
     return f"{name}.{_EXTENSION.get(extensions[0], extensions[0])}"
+
+
+def file_fields(schema: Schema) -> Schema:
+    """Return the columns that are written as files in a tar: all but a `__key__` of text.
+
+    Raises:
+        BadRequest: a name cannot stand in a tar, or two would be one file.
+    """
+    fields = {name: field for name, field in schema.items() if not (name == KEY and isinstance(field, Text))}
+    suffixes = [suffix_of(name, field).lower() for name, field in fields.items()]
+    if len(set(suffixes)) != len(suffixes) or not suffixes:
+        raise BadRequest(f"columns {list(schema)} cannot be told apart as files in a tar (case does not count there); rename one")
+    return fields
 
 
 def _extensions(field: Field, encoding: str | None) -> tuple[str, ...]:
