@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
@@ -20,6 +22,12 @@ from ..shards.storage import map_file
 from .records import Memory, records
 from .source import Described, choose
 from .sources_text import BOM, TextSource, samples
+
+_ABSENT = [text for text in pa.csv.ConvertOptions().null_values if text.strip("-").lower() != "nan"]
+"""What stands for an absent value in a column of numbers. `nan` does not: a column of numbers holds it."""
+
+_WHOLE = re.compile(r"[+-]?[0-9]{19,}")
+"""A whole number that int64 may not hold. As a float64 two of them could become one, so such a column is text."""
 
 _LOOKS: dict[str, Callable[[str], object]] = {"int64": int, "float64": float, "bool": str}
 
@@ -82,7 +90,15 @@ class CsvSource(TextSource):
         parsing = pa.csv.ParseOptions(delimiter=chr(self.delimiter), newlines_in_values=True, invalid_row_handler=lambda _: "skip")
         reading = pa.csv.ReadOptions(column_names=names, use_threads=False, block_size=max(len(part), 1) + 1)
         try:
-            return list(pa.csv.read_csv(pa.BufferReader(part.tobytes()), read_options=reading, parse_options=parsing).schema)
+            text = pa.BufferReader(part.tobytes())
+            table = pa.csv.read_csv(text, reading, parsing, pa.csv.ConvertOptions(null_values=_ABSENT))
+            wide = [f.name for f in table.schema if pa.types.is_floating(f.type) and (np.abs(table[f.name].to_numpy()) >= 2.0**63).any()]
+            if not wide:
+                return list(table.schema)
+            text.seek(0)
+            kept = pa.csv.read_csv(text, reading, parsing, pa.csv.ConvertOptions(include_columns=wide, column_types=dict.fromkeys(wide, pa.string())))
+            whole = {name for name in wide if any(_WHOLE.fullmatch(value) for value in kept[name].to_pylist())}
+            return [pa.field(f.name, pa.string()) if f.name in whole else f for f in table.schema]
         except pa.ArrowException:
             return [pa.field(name, pa.string()) for name in names]  # such as text that is not UTF-8: the rows will say so
 
@@ -93,7 +109,7 @@ class CsvSource(TextSource):
             pa.BufferReader(pa.py_buffer(data)),
             read_options=pa.csv.ReadOptions(column_names=described.details["names"], use_threads=False, block_size=len(data) + 1),
             parse_options=pa.csv.ParseOptions(delimiter=chr(self.delimiter), newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(column_types=kinds, include_columns=list(kinds)),
+            convert_options=pa.csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=_ABSENT),
         )
 
     def _suspect(self, record: bytes, described: Described) -> bool:
