@@ -84,6 +84,7 @@ class Marker:
         samples: rows lost one by one.
         reasons: the first few reasons.
         staged: the shards it wrote.
+        uncounted: how many of the losses have an unknown number of rows.
     """
 
     rows_in: int
@@ -92,6 +93,7 @@ class Marker:
     samples: int
     reasons: tuple[str, ...]
     staged: tuple[Staged, ...]
+    uncounted: int = 0
 
     @classmethod
     def from_json(cls, given: dict[str, Any]) -> Marker:
@@ -176,8 +178,16 @@ class Job:
         atomic_write(self.path / "plan.json", json.dumps(content).encode())
 
     def load(self) -> Plan:
-        """Return the plan."""
-        given = json.loads(read_file(self.path / "plan.json", cap_bytes=_CAP_BYTES))
+        """Return the plan.
+
+        Raises:
+            BadData: it is damaged, or was made by another version of Penstock.
+        """
+        with understood(self.path / "plan.json"):
+            return self._load()
+
+    def _load(self) -> Plan:
+        given = read_json(self.path / "plan.json")
         with guard(self.path / "files.arrow", "read the plan"), pa.OSFile(str(self.path / "files.arrow")) as file:
             table = pa.ipc.open_file(file).read_all()
         schema: Schema = schema_from_json(given["schema"])
@@ -221,12 +231,18 @@ class Job:
         path = self.path / f"{self.prefix(stage, part)}.json"
         if not path.is_file():
             return None
-        return Marker.from_json(json.loads(read_file(path, cap_bytes=_CAP_BYTES)))
+        with understood(path):
+            return Marker.from_json(read_json(path))
 
     def bad_lines(self, stage: int, part: int) -> bytes:
         """Return what a part set aside, as JSON lines."""
         path = self.path / f"{self.prefix(stage, part)}.bad"
         return read_file(path, cap_bytes=_CAP_BYTES) if path.is_file() else b""
+
+    def sweep(self) -> None:
+        """Remove the shards that a killed process had not finished; call it with the lock, which every living process of the job holds."""
+        for path in self.path.glob("*.tmp*"):
+            path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the folder, its plan first so that what is left of it counts for nothing, and its parents as far as they are empty."""
@@ -235,6 +251,25 @@ class Job:
         for folder in (self.path.parent, self.path.parent.parent, self.root):
             with contextlib.suppress(OSError):  # not empty: it stays
                 folder.rmdir()
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file of a destination holds."""
+    return json.loads(read_file(path, cap_bytes=_CAP_BYTES))
+
+
+@contextlib.contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Say of which file the block could not make sense.
+
+    Raises:
+        BadData: values are missing, unknown or damaged.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        reason = f"it cannot be understood ({type(error).__name__}: {error})"
+        raise BadData(f"{reason}; it is damaged or was written by another version of Penstock: start again with --overwrite", path=path) from error
 
 
 def unfinished(root: Path) -> list[Job]:

@@ -108,6 +108,7 @@ class FirstStage(Stage):
             samples=samples,
             reasons=tuple(str(one) for one in bad[:FIRST_REASONS]),
             staged=tuple(staged),
+            uncounted=sum(not one.counted for one in bad),
         )
         self.job.mark(1, part, marker, bad)
 

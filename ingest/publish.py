@@ -14,9 +14,9 @@ from pathlib import Path
 from ..errors import BadData, StorageError
 from ..shards import commits
 from ..shards.manifest import Manifest, Shard
-from ..shards.storage import fsync_folder, guard, make_folder, read_file, sweep_temporaries
+from ..shards.storage import fsync_folder, guard, make_folder, sweep_temporaries
 from .destination import targets
-from .job import Job, Marker, Plan
+from .job import Job, Marker, Plan, read_json, understood
 from .output import Staged
 from .report import MaxBad, Report, SplitReport
 
@@ -27,7 +27,6 @@ REPORTS = "_penstock/reports"
 """Where in a destination the report of a finished conversion is kept, so that `--resume` can give it again."""
 
 _SIDE_FILES = (".idx", "")
-_CAP_BYTES = 1 << 30
 _SHOWN = 5
 
 
@@ -62,15 +61,18 @@ def judge(job: Job, plan: Plan, markers: Sequence[Marker], bound: MaxBad) -> Non
     structure = sum(m.structure for m in markers) + sum(bad.rows for bad in plan.bad)
     samples = sum(m.samples for m in markers)
     rows = sum(m.rows_in for m in markers) + sum(bad.rows for bad in plan.bad)
+    uncounted = _uncounted(plan, markers)
     if rows == structure + samples and rows:
         reason = f"none of the {rows} rows can be read"
-    elif bound.allows(rows, structure=structure, samples=samples):
+    elif bound.allows(rows, structure=structure, samples=samples, uncounted=uncounted):
         return
     else:
         kinds = ", ".join(
             text for count, text in ((structure, f"{structure} by damaged structure"), (samples, f"{samples} by their values")) if count
         )
         reason = f"{structure + samples} of {rows} rows cannot be read ({kinds}), more than max_bad ({bound.text}) allows"
+    if uncounted:
+        reason += f"; {uncounted} of them stand for files, or rests of files, whose rows nobody can count, which only a number of rows allows"
     first = [*(str(bad) for bad in plan.bad), *(text for marker in markers for text in marker.reasons)][:_SHOWN]
     listed = "".join(f"\n  {text}" for text in first)
     remedy = (
@@ -78,6 +80,11 @@ def judge(job: Job, plan: Plan, markers: Sequence[Marker], bound: MaxBad) -> Non
         f"or accept the loss with --resume --max-bad {structure + samples}"
     )
     raise BadData(f"{reason}; nothing was published.{listed}\n{remedy}", path=plan.settings.source)
+
+
+def _uncounted(plan: Plan, markers: Sequence[Marker]) -> int:
+    """Return how many losses have an unknown number of rows."""
+    return sum(m.uncounted for m in markers) + sum(not bad.counted for bad in plan.bad)
 
 
 def publish(job: Job, plan: Plan, staged: Sequence[Staged]) -> dict[str, Manifest]:
@@ -143,6 +150,7 @@ def make_report(job: Job, plan: Plan, markers: Sequence[Marker], staged: Sequenc
         shards=len(staged),
         quarantine=str(quarantine_path(job.root, job)) if aside else None,
         splits=splits,
+        uncounted=_uncounted(plan, markers),
     )
 
 
@@ -158,7 +166,8 @@ def kept_report(job: Job) -> Report | None:
     path = job.root / REPORTS / f"{job.name}.json"
     if not path.is_file():
         return None
-    bare = Report.from_json(json.loads(read_file(path, cap_bytes=_CAP_BYTES)))
+    with understood(path):
+        bare = Report.from_json(read_json(path))
     splits = {name: replace(split, path=str(job.root / name) if name else str(job.root)) for name, split in bare.splits.items()}
     quarantine = None if bare.quarantine is None else str(quarantine_path(job.root, job))
     return replace(bare, path=str(job.root), quarantine=quarantine, splits=splits)

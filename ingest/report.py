@@ -26,7 +26,8 @@ class Bad:
         row: its row (or line) in the file, or None.
         reason: what is wrong.
         structure: whether the file's structure is at fault (a cut tar, a CSV line with other columns) and not one value.
-        rows: how many rows are lost by it.
+        rows: how many rows are lost by it, 1 when nobody can tell.
+        counted: whether `rows` is known. A file that cannot be opened counts as one row in the sums, but no fraction of all rows allows it.
     """
 
     source: str
@@ -35,6 +36,7 @@ class Bad:
     row: int | None = None
     structure: bool = False
     rows: int = 1
+    counted: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return the line that stands in the quarantine file."""
@@ -81,6 +83,7 @@ class Report:
         shards: how many.
         quarantine: the file with the reasons, or None when no row was set aside.
         splits: per split; the name is `""` when the conversion was not split.
+        uncounted: files, or rests of files, that were lost whole with an unknown number of rows; each counts as one row above.
         seconds: wall time, 0.0 for a conversion that was already done.
     """
 
@@ -95,6 +98,7 @@ class Report:
     shards: int
     quarantine: str | None
     splits: dict[str, SplitReport]
+    uncounted: int = 0
     seconds: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +127,8 @@ class Report:
         lines += [
             f"  {name}: {split.rows:,} rows, {human_bytes(split.bytes)}, {split.shards:,} shards" for name, split in self.splits.items() if name
         ]
+        if self.uncounted:
+            lines.append(f"  {self.uncounted:,} of those set aside are files, or rests of files, whose rows nobody could count: each counts as one")
         if self.quarantine:
             lines.append(f"  reasons: {self.quarantine}")
         return "\n".join(lines)
@@ -144,8 +150,13 @@ class MaxBad:
     fraction: float
     same: bool
 
-    def allows(self, rows: int, *, structure: int, samples: int) -> bool:
-        """Return whether a conversion that found `rows` rows may set aside so many."""
+    def allows(self, rows: int, *, structure: int, samples: int, uncounted: int = 0) -> bool:
+        """Return whether a conversion that found `rows` rows may set aside so many.
+
+        Files whose rows nobody could count (`uncounted`) are more than any fraction; a number of rows counts each as one.
+        """
+        if uncounted and self.rows is None:
+            return False
         bound = self.rows if self.rows is not None else self.fraction * rows
         return structure + samples <= bound if self.same else structure == 0 and samples <= bound
 
@@ -173,10 +184,32 @@ def parse_max_bad(given: float | str | None) -> MaxBad:
     return MaxBad(text=text, rows=rows, fraction=fraction, same=True)
 
 
+_SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
 def human_bytes(count: float) -> str:
     """Return a size for a person: `1.2 MB`."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+    shown, unit = _human(count, _SIZES)
+    return f"{shown} {unit}"
+
+
+def human_share(done: float, total: float) -> str:
+    """Return how much of a size is done, in one unit: `0.4/1.2 MB`."""
+    shown, unit = _human(total, _SIZES)
+    part = done / 1000 ** _SIZES.index(unit)
+    return f"{part:.0f}/{shown} {unit}" if unit == "B" else f"{part:.1f}/{shown} {unit}"
+
+
+def human_count(count: float) -> str:
+    """Return a number for a person, in few characters: `999`, `1.2k`, `3.4M`."""
+    return "".join(_human(count, ("", "k", "M", "G")))
+
+
+def _human(count: float, units: tuple[str, ...]) -> tuple[str, str]:
+    """Return a number of at most three digits before its point, and the unit it is in."""
+    for number, unit in enumerate(units[:-1]):
+        shown = f"{count:.1f}" if number else f"{count:.0f}"
+        if abs(float(shown)) < 1000:
+            return shown, unit
         count /= 1000
-    return f"{count:.1f} PB"
+    return f"{count:.1f}", units[-1]

@@ -200,7 +200,15 @@ def choose(schema: Schema, columns: tuple[str, ...] | None) -> Schema:
     return {name: of for name, of in schema.items() if name in columns}
 
 
-def lost(files: Files, number: int, error: Exception, *, rows: int = 1, row: int | None = None) -> Bad:
-    """Return the report of a file, or a run of rows in it, whose structure is damaged."""
+def lost(files: Files, number: int, error: Exception, *, rows: int | None = None, row: int | None = None) -> Bad:
+    """Return the report of a file, or a run of rows in it, whose structure is damaged; `rows` are those lost, None when nobody can tell."""
     reason = error.reason if isinstance(error, BadData) else str(error).splitlines()[0] if str(error) else type(error).__name__
-    return Bad(source=files.shown(number), key=files.shown(number), row=row, reason=reason, structure=True, rows=rows)
+    return Bad(
+        source=files.shown(number),
+        key=files.shown(number),
+        row=row,
+        reason=reason,
+        structure=True,
+        rows=1 if rows is None else rows,
+        counted=rows is not None,
+    )

@@ -98,13 +98,27 @@ class NumpySource(Source):
             try:
                 rows, row_bytes = self._check(number, described.schema)
             except BadData as error:
-                bad.append(lost(self.files, number, error))
+                bad.append(lost(self.files, number, error, rows=self._count(number)))
                 continue
             step = max(PIECE_BYTES // max(row_bytes, 1), 1)
             starts = range(0, rows, step)
             table.extend((number, start, min(start + step, rows), 0) for start in starts)
             sizes.extend(row_bytes * (min(start + step, rows) - start) for start in starts)
         return Pieces(spans=Spans.from_json(table), sizes=np.array(sizes, np.int64), bad=tuple(bad))
+
+    def _count(self, number: int) -> int | None:
+        """Return how many rows a refused file has, also one that was cut behind its header; None when it does not say."""
+        try:
+            return len(next(iter(self.arrays(number).values())))
+        except BadData:
+            pass
+        try:
+            with self.files.path(number).open("rb") as file:
+                read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(file)[0]]
+                shape, _, dtype = read(file)
+        except (OSError, ValueError, KeyError, EOFError):
+            return None
+        return None if not shape or dtype.hasobject else max(int(shape[0]), 1)
 
     def _check(self, number: int, schema: Schema) -> tuple[int, int]:
         """Return rows and bytes a row of a file that has the columns."""

@@ -90,8 +90,19 @@ class TableSource(Source):
                     table.append((number, start, stop, first))
                     sizes.append(size)
             except _DAMAGE as error:
-                bad.append(lost(self.files, number, _damaged(self, number, error)))
+                bad.append(lost(self.files, number, _damaged(self, number, error), rows=self._count(number)))
         return Pieces(spans=Spans.from_json(table), sizes=np.array(sizes, np.int64), bad=tuple(bad))
+
+    @abstractmethod
+    def _total(self, number: int) -> int:
+        """Return how many rows a file has."""
+
+    def _count(self, number: int) -> int | None:
+        """Return how many rows a refused file has, or None when it does not say."""
+        try:
+            return self._total(number)
+        except _DAMAGE:
+            return None
 
     def _check(self, number: int, schema: Schema) -> None:
         arrow = self.schema_of(number)
@@ -234,6 +245,9 @@ class ArrowSource(TableSource):
             if low < high:
                 yield first + low, batch.select(columns).slice(low, high - low)
 
+    def _total(self, number: int) -> int:
+        return sum(batch.num_rows for _, batch in self._all(number))
+
     def _cuts(self, number: int) -> list[tuple[int, int, int, int]]:
         cuts = []
         for first, batch in self._all(number):
@@ -272,6 +286,10 @@ class ParquetSource(TableSource):
         with pq.ParquetFile(self.files.path(number)) as file:
             rows = [file.metadata.row_group(group).num_rows for group in range(stop)]
         return [(group, group + 1, sum(rows[:group]), rows[group]) for group in range(start, stop)]
+
+    def _total(self, number: int) -> int:
+        with pq.ParquetFile(self.files.path(number)) as file:
+            return int(file.metadata.num_rows)
 
     def _cuts(self, number: int) -> list[tuple[int, int, int, int]]:
         with pq.ParquetFile(self.files.path(number)) as file:

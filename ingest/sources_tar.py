@@ -117,7 +117,7 @@ class TarSource(Source):
                 bad.append(lost(self.files, number, error, row=row))
                 continue
             if not row:
-                bad.append(lost(self.files, number, BadData("the tar holds no sample")))
+                bad.append(lost(self.files, number, BadData("the tar holds no sample"), rows=1))
         spans = Spans.from_json(table)
         return Pieces(spans=spans, sizes=spans.stop - spans.start, bad=tuple(bad))
 

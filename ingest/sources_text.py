@@ -86,9 +86,13 @@ class TextSource(Source):
         for number in range(len(self.files)):
             try:
                 data = map_file(self.files.path(number))
-                begin = self._header(number, data, described)
-            except (BadData, StorageError) as error:
+            except StorageError as error:
                 bad.append(lost(self.files, number, error))
+                continue
+            try:
+                begin = self._header(number, data, described)
+            except BadData as error:
+                bad.append(lost(self.files, number, error, rows=_count(data, self.delimiter, heads=1)))
                 continue
             lines = int((data[:begin] == 10).sum())
             found = records(data[begin:], delimiter=self.delimiter)
@@ -160,7 +164,7 @@ class TextSource(Source):
                 raise BadData(f"{len(data)} bytes with quotes inside unquoted values cannot be cut into records; quote such values")  # noqa: TRY301 - as above
             table = self.parse(data, described)
         except (pa.ArrowException, BadData, UnicodeDecodeError) as error:
-            yield lost(self.files, number, error)
+            yield lost(self.files, number, error, rows=_count(data, self.delimiter))
             return
         columns = {name: table[name].combine_chunks() for name in described.schema}
         rows = np.arange(line + 1, line + 1 + table.num_rows, dtype=np.int64)
@@ -174,6 +178,12 @@ def _portions(found: Records) -> list[tuple[int, int]]:
         limit = int(found.starts[bounds[-1]]) + CHUNK_BYTES
         bounds.append(max(int(np.searchsorted(found.ends, limit, side="right")), bounds[-1] + 1))
     return list(pairwise(bounds))
+
+
+def _count(data: Memory, delimiter: int | None, *, heads: int = 0) -> int:
+    """Return how many records text has that is lost whole, its header left out; lines where records cannot be told apart. At least 1."""
+    found = records(data, delimiter=delimiter) or records(data)
+    return max((0 if found is None else len(found)) - heads, 1)
 
 
 def samples(data: Memory, delimiter: int | None) -> list[Memory]:
