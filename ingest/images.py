@@ -41,16 +41,16 @@ def apply(data: bytes, rule: ImageRule) -> bytes:
             raise BadData(f"the {len(data)} bytes, beginning {data[:8]!r}, are not an image")
         if rule.encoding is None:
             raise BadData(f"{foreign} images are not stored as they are; write them anew with --reencode (reencode='jpeg:90' or 'png')")
-        return _rewrite(_pillow(data), rule, rule.encoding, 1)
+        return _rewrite(_pillow(data), rule, rule.encoding)
     memory = np.frombuffer(data, np.uint8)
     header = read_header(memory, orientation=False)
     size = target_size(header.width, header.height, rule)
     if size == (header.width, header.height) and rule.encoding in (None, kind):
         check(data, kind, turbo=header.turbo, rule=rule)
         return data
-    turned = exif_orientation(memory) if kind == "jpeg" else 1
-    image = Pillow.fromarray(_pixels(memory)) if kind == "jpeg" and header.turbo else _pillow(data)
-    return _rewrite(image, rule, rule.encoding or kind, turned)
+    if kind == "jpeg" and header.turbo:
+        return _rewrite(Pillow.fromarray(_pixels(memory)), rule, rule.encoding or kind, exif_orientation(memory))
+    return _rewrite(_pillow(data), rule, rule.encoding or kind)
 
 
 def check(data: bytes, kind: str, *, turbo: bool, rule: ImageRule) -> None:
@@ -72,15 +72,16 @@ def check(data: bytes, kind: str, *, turbo: bool, rule: ImageRule) -> None:
 
 def target_size(width: int, height: int, rule: ImageRule) -> tuple[int, int]:
     """Return width and height after scaling; never larger, never below one pixel."""
-    scale = 1.0
-    if rule.resize_short is not None:
-        scale = min(scale, rule.resize_short / min(width, height))
-    if rule.max_pixels is not None:
-        scale = min(scale, (rule.max_pixels / (width * height)) ** 0.5)
-    if scale >= 1.0:
-        return width, height
-    grow = round if rule.max_pixels is None else int  # rounding up could pass the bound again
-    return max(grow(width * scale), 1), max(grow(height * scale), 1)
+    wide, high = width, height
+    if rule.resize_short is not None and min(width, height) > rule.resize_short:
+        scale = rule.resize_short / min(width, height)
+        wide, high = max(round(width * scale), 1), max(round(height * scale), 1)
+    if rule.max_pixels is not None and wide * high > rule.max_pixels:
+        scale = (rule.max_pixels / (width * height)) ** 0.5
+        wide, high = max(int(width * scale), 1), max(int(height * scale), 1)  # rounding up could pass the bound again
+        if 1 in (wide, high):  # that side could not shrink as far as the other
+            wide, high = min(wide, rule.max_pixels), min(high, rule.max_pixels)
+    return wide, high
 
 
 def _pixels(memory: Any) -> Any:
@@ -102,7 +103,10 @@ def _pillow(data: bytes) -> Pillow.Image:
     return image
 
 
-def _rewrite(image: Pillow.Image, rule: ImageRule, encoding: str, turned: int) -> bytes:
+def _rewrite(image: Pillow.Image, rule: ImageRule, encoding: str, turned: int | None = None) -> bytes:
+    """Return the image scaled and encoded; `turned` is its EXIF orientation where Pillow has not read it."""
+    if turned is None:
+        turned = image.getexif().get(_ORIENTATION, 1)
     if image.mode not in ("L", "RGB") and not (image.mode in ("RGBA", "LA") and encoding != "jpeg"):
         if image.mode.startswith(("I", "F")):
             raise BadData(f"an image of mode {image.mode} (more than 8 bits a channel) would be cut to 8 bits; convert it yourself first")
