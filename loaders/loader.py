@@ -40,6 +40,11 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     the epoch and `shuffle`; ranks, workers, batch size and timing do not enter.
     """
 
+    _resuming: bool = False
+    _delivering: bool = False
+    _next_epoch: int | None = None
+    _run: int = 0
+
     def __init__(
         self,
         dataset: Dataset,
@@ -114,10 +119,6 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self.plan = Plan(rows=len(dataset), batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail)
         self._work = compile_work(dataset, self.transforms, map, seed=self.seed, shuffle=self.shuffle, tail=self.tail)
         self._progress = Progress()
-        self._resuming = False
-        self._next_epoch: int | None = None
-        self._run = 0
-        self._delivering = False
         self._stats = LoaderStats()
         as_torch = cast("torch.utils.data.Dataset[Any]", dataset)  # map-style by its methods, which is what torch asks for
         super().__init__(
