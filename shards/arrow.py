@@ -24,10 +24,13 @@ from .arrow_columns import CHECKSUM_KEY, checksum, columns_of, is_viewed
 from .columns import Column
 from .manifest import Shard
 from .reader import ShardReader
-from .storage import guard
+from .storage import guard, map_buffer
 
 _KEPT_BLOCKS = 512
-"""Opened blocks a reader remembers; each is a few hundred bytes of views, not its data."""
+"""Opened blocks a reader remembers; of a mapped file each is a few hundred bytes of views, not its data."""
+
+CACHE_BYTES = 256 << 20
+"""Bytes of blocks that a reader keeps, besides the one in use, where blocks are not views but memory of their own."""
 
 _MAGIC = b"ARROW1"
 
@@ -56,7 +59,7 @@ class ArrowFile:
         with guard(path, "open the shard"):
             if path.stat().st_size == 0:
                 raise BadData("the file is empty: it was cut, or never written", path=path)
-            self._source = pa.memory_map(str(path))
+            self._source = pa.BufferReader(map_buffer(path))
         try:
             self.is_stream = self._source.read(len(_MAGIC)) != _MAGIC
             self._file = self._open([])
@@ -167,7 +170,7 @@ class ArrowReader(ShardReader):
         self._file = file
         self._path = path
         self._shard = shard
-        self._blocks: OrderedDict[int, dict[str, Column]] = OrderedDict()
+        self._blocks: OrderedDict[int, tuple[int, dict[str, Column]]] = OrderedDict()
         try:
             self._check_schema()
             self._find_starts()
@@ -203,11 +206,15 @@ class ArrowReader(ShardReader):
         """Return the views of record batch `number`, checked when first asked for."""
         found = self._blocks.get(number)
         if found is None:
-            found = self._checked(number, self._file.batch(number), self.schema)
-            self._blocks[number] = found
-            if len(self._blocks) > _KEPT_BLOCKS:
-                self._blocks.popitem(last=False)
-        return found
+            batch = self._file.batch(number)
+            found = self._blocks[number] = (0 if self.mapped else int(batch.nbytes), self._checked(number, batch, self.schema))
+            self._keep_few()
+        return found[1]
+
+    def _keep_few(self) -> None:
+        self.held_bytes = sum(size for size, _ in list(self._blocks.values())) if not self.mapped else 0
+        while len(self._blocks) > (_KEPT_BLOCKS if self.held_bytes <= CACHE_BYTES else 1):
+            self.held_bytes -= self._blocks.popitem(last=False)[1][0]
 
     def _checked(self, number: int, batch: pa.RecordBatch, schema: Schema) -> dict[str, Column]:
         first, last = int(self.block_starts[number]), int(self.block_starts[number + 1])

@@ -1,18 +1,16 @@
 """A dataset, opened for reading: rows for people, readers of shards for the loader.
 
 It pins one version when it is opened and never looks for a newer one. Opening reads the manifest and no shard; a shard is mapped when one of
-its rows is first asked for, and the 128 used last stay mapped.
+its rows is first asked for, and stays mapped, without a descriptor (`readers`).
 
 Must never: hold rows in memory, or change with the files that are added later.
 Cost: opening O(shards); a row is one search over the shards and one view a column, plus the copy that `Field.decode` makes for a person.
-Pickled, it is its path, columns and version, and opens itself again where it arrives.
+Pickled, it is its absolute path, columns and version, and opens itself again where it arrives.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, final, overload
@@ -27,10 +25,8 @@ from .columns import Column
 from .formats import choose_columns, open_foreign, open_reader
 from .manifest import Manifest
 from .reader import ShardReader
+from .readers import OpenReaders
 from .storage import local_path
-
-_MOST_OPEN = 128
-"""Shards that stay mapped; each holds one file descriptor."""
 
 
 @final
@@ -55,7 +51,7 @@ class Dataset:
             BadData: the manifest is damaged.
         """
         self._path = os.fspath(path)
-        local_path(self._path)
+        self._absolute = str(local_path(self._path))  # the working folder may have changed by the time it is pickled
         self._columns = None if columns is None else tuple(columns) if not isinstance(columns, str) else columns
         self._own = commits.is_dataset(self._path)
         if self._own:
@@ -68,8 +64,8 @@ class Dataset:
                 raise BadRequest(f"version: {version!r} of {self._path}: foreign files have no versions; publish them with `penstock index` first")
         self.schema: Schema = choose_columns(self.manifest.schema, self._columns)
         """The columns that are read, by name, in order."""
-        self._readers: OrderedDict[int, ShardReader] = OrderedDict()
-        self._lock = threading.Lock()
+        manifest, chosen, own = self.manifest, self._columns, self._own  # not `self`: a dataset must go when its last user drops it
+        self._readers = OpenReaders(lambda shard: open_reader(manifest.root, manifest.shards[shard], manifest.schema, chosen, follow_links=not own))
 
     @property
     def path(self) -> str:
@@ -111,8 +107,8 @@ class Dataset:
         return f"Dataset({self._path!r}, version={self.version}, rows={len(self)}, shards={len(self.manifest.shards)}, fields={{{shown}}})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as path, columns and version."""
-        return type(self), (self._path, self._columns, self.version if self._own else None)
+        """Travel as absolute path, columns and version."""
+        return type(self), (self._absolute, self._columns, self.version if self._own else None)
 
     def locate(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return for each row, from 0 to `len - 1`, its shard's number and its number in that shard."""
@@ -121,17 +117,8 @@ class Dataset:
         return shards, rows - starts[shards]
 
     def reader(self, shard: int) -> ShardReader:
-        """Return the reader of a shard, opened when first asked for. The dataset closes it."""
-        with self._lock:
-            found = self._readers.get(shard)
-            if found is None:
-                found = open_reader(self.manifest.root, self.manifest.shards[shard], self.manifest.schema, self._columns, follow_links=not self._own)
-                self._readers[shard] = found
-                if len(self._readers) > _MOST_OPEN:
-                    self._readers.popitem(last=False)[1].close()
-            else:
-                self._readers.move_to_end(shard)
-        return found
+        """Return the reader of a shard, opened when first asked for. It may be another thread's too: do not close it."""
+        return self._readers.get(shard)
 
     @overload
     def __getitem__(self, index: int | np.integer[Any]) -> dict[str, Any]: ...
@@ -209,9 +196,7 @@ class Dataset:
 
     def close(self) -> None:
         """Let go of the mapped shards; arrays handed out stay valid, and a row asked for later maps its shard again."""
-        with self._lock:
-            while self._readers:
-                self._readers.popitem()[1].close()
+        self._readers.clear()
 
     def __enter__(self) -> Dataset:
         """Return the dataset."""

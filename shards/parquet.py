@@ -24,7 +24,7 @@ from .columns import Column
 from .hf import schema_of, unwrap
 from .manifest import Shard
 from .reader import ShardReader
-from .storage import guard
+from .storage import guard, map_buffer
 
 CACHE_BYTES = 256 << 20
 """Decoded bytes that a reader keeps besides the row group in use."""
@@ -50,7 +50,7 @@ class ParquetFile:
         with guard(path, "open the shard"):
             if path.stat().st_size < 12:
                 raise BadData(f"the file has {path.stat().st_size} bytes: it was cut, or never written", path=path)
-            self._source = pa.memory_map(str(path))
+            self._source = pa.BufferReader(map_buffer(path))
         try:
             self.reader = pq.ParquetFile(self._source, page_checksum_verification=True)
             self.schema: pa.Schema = self.reader.schema_arrow
@@ -117,8 +117,10 @@ class ParquetReader(ShardReader):
                 return self._blocks[number][1]
             size, columns = self._decode(number, full=False)
             self._blocks[number] = (size, columns)
-            while len(self._blocks) > 1 and sum(size for size, _ in self._blocks.values()) > CACHE_BYTES:
-                self._blocks.popitem(last=False)
+            held = sum(size for size, _ in self._blocks.values())
+            while len(self._blocks) > 1 and held > CACHE_BYTES:
+                held -= self._blocks.popitem(last=False)[1][0]
+            self.held_bytes = held
             return columns
 
     def check(self, number: int) -> None:

@@ -26,12 +26,14 @@ class ShardReader(ABC):
         mapped: whether `block` gives views of a mapped file, so that keeping them costs no memory. Not so for what is decoded (Parquet,
             compressed or converted Arrow buffers) or parsed a row at a time (numbers in a tar). Truth values, which Arrow packs into bits
             and a reader unpacks to a byte a row, are not counted.
+        held_bytes: what it decoded and keeps, now; 0 when `mapped`.
     """
 
     rows: int
     schema: Schema
     block_starts: npt.NDArray[np.int64]
     mapped: bool
+    held_bytes: int = 0
 
     @abstractmethod
     def block(self, number: int) -> dict[str, Column]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import re
 import secrets
@@ -28,6 +27,7 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ..errors import BadData, BadRequest, StorageError
 
@@ -261,8 +261,19 @@ def read_file(path: Path, *, cap_bytes: int) -> bytes:
 
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
-    """Return a file as read-only mapped memory; the map lives as long as an array refers to it."""
-    with guard(path, "map the file"), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return np.empty(0, np.uint8)  # an empty file cannot be mapped
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    """Return a file as read-only mapped memory; the map lives as long as an array refers to it, and no descriptor stays open."""
+    return np.frombuffer(map_buffer(path), np.uint8)
+
+
+def map_buffer(path: Path) -> pa.Buffer:
+    """Return a file as one Arrow buffer of read-only mapped memory; no descriptor stays open, so that thousands of files can be mapped.
+
+    Python's own `mmap` keeps a descriptor a map. Arrow's does not need one once something refers to the map: here that is a buffer of its
+    first byte, from which the whole is made, because asking for all bytes would also have the kernel fetch all of them.
+    """
+    with guard(path, "map the file"):
+        if path.stat().st_size == 0:
+            return pa.py_buffer(b"")  # an empty file cannot be mapped
+        with pa.memory_map(str(path)) as source:
+            first = source.read_buffer(1)
+            return pa.foreign_buffer(first.address, source.size(), first)
