@@ -17,9 +17,9 @@ from ..errors import BadData, BadRequest
 from ..shards.manifest import parse_size
 from ..shards.storage import local_path
 from .assign import parse_splits
-from .destination import Decision, Step, decide
+from .destination import Decision, Step, bases, decide
 from .engines import LocalEngine, run_inline
-from .job import Job, Marker, Plan, check_unchanged, fingerprint
+from .job import Intent, Job, Marker, Plan, check_unchanged, fingerprint
 from .locate import Located, locate
 from .output import Staged
 from .plan import check_source, make_plan
@@ -106,9 +106,7 @@ def convert(
             with job.lock():  # a kill while the finished job was being removed
                 job.remove()
         return kept_report(job) or _from_manifests(job, settings, decision)
-    made = make_plan(settings, located.files, decision.operation, list(decision.standing)) if decision.step is Step.START else None
-    if made is not None:
-        check_source(made)
+    made = _planned(job, settings, located, decision) if decision.step is Step.START else None
     with contextlib.closing(shown(progress)) as show:
         show.start()
         report = _run(job, made, located, decision, bound, processes, show)
@@ -119,6 +117,24 @@ def _workers(asked: int | None) -> int:
     if asked is not None and asked < 0:
         raise BadRequest(f"workers: {asked!r} must be 0 (this process), or how many processes")
     return asked if asked is not None else len(os.sched_getaffinity(0))
+
+
+def _planned(job: Job, settings: Settings, located: Located, decision: Decision) -> Plan:
+    """Return the plan of a conversion that starts; where something stands already, what was asked is noted first, for a kill to come."""
+    noted = decision.operation != "create" or bool(decision.discard)
+    if noted:
+        names = tuple(other.name for other in decision.discard)
+        with job.lock():
+            job.intend(Intent(operation=decision.operation, bases=bases(decision.standing), discard=names))
+    try:
+        made = make_plan(settings, located.files, decision.operation, list(decision.standing))
+        check_source(made)
+    except Exception:  # refused, and said so: nothing is left to resume. Not Ctrl-C, which is a kill like any other
+        if noted:
+            with job.lock():
+                job.settled() if job.planned else job.remove()
+        raise
+    return made
 
 
 def _from_manifests(job: Job, settings: Settings, decision: Decision) -> Report:
@@ -155,6 +171,7 @@ def _run(job: Job, made: Plan | None, located: Located, decision: Decision, boun
         if made is None:
             plan = job.load()
             check_unchanged(plan, located.files)
+            job.sweep()
         else:
             plan = made
             _begin(job, plan)
@@ -177,13 +194,15 @@ def _run(job: Job, made: Plan | None, located: Located, decision: Decision, boun
 def _begin(job: Job, plan: Plan) -> None:
     """Start a job's folder anew."""
     for path in job.path.iterdir():
-        if path.name != "lock":
+        if path.name not in ("lock", "intent.json"):
             path.unlink()
     try:
         job.save(plan)
-    except BaseException:  # also Ctrl-C and a full disk: without its plan the folder is of no use
-        job.remove()
+    except BaseException:  # also Ctrl-C and a full disk: without its plan or what was asked the folder is of no use
+        if job.intent() is None:
+            job.remove()
         raise
+    job.settled()
 
 
 def _stage(job: Job, stage: int, sizes: list[int], workers: int, lock: int, show: Silent) -> list[Marker]:

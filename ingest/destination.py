@@ -83,7 +83,20 @@ def decide(root: Path, settings: Settings, job: Job, *, append: bool, overwrite:
     return Decision(step=Step.START, operation="create", standing=standing)
 
 
+def bases(standing: tuple[Manifest | None, ...]) -> tuple[int, ...]:
+    """Return the version that stands at each target, or 0."""
+    return tuple(0 if there is None else there.version for there in standing)
+
+
 def _resume(root: Path, settings: Settings, job: Job, standing: tuple[Manifest | None, ...], others: tuple[Job, ...]) -> Decision:
+    if (intent := job.intent()) is not None:
+        if intent.bases != bases(standing):
+            raise AlreadyExists(
+                f"{root}: versions {list(intent.bases)} stood there when this {intent.operation} was asked for, and {list(bases(standing))} stand "
+                f"there now; say again what to do with them: --append or --overwrite"
+            )
+        discard = tuple(other for other in others if other.name in intent.discard)
+        return Decision(step=Step.START, operation=intent.operation, standing=standing, discard=discard)
     if job.planned:
         return Decision(step=Step.RESUME, operation="", standing=standing)
     if all(standing) and all(_made_by(path, job) for path in targets(root, settings).values()):

@@ -1,6 +1,7 @@
 """A conversion as a job on disk: its plan, its lock, and one marker a finished part.
 
     DST/_penstock/jobs/<fingerprint>/plan.json      what to do; written last, so that a job with a plan is whole
+                                     intent.json    what was asked, from before planning until there is a plan; only where something stands already
                                      files.arrow    the source's files with sizes and times
                                      lock           held (flock) by the converting process and its workers
                                      s1-00007.json  marker: part 7 of stage 1 is done, these are its shards and counts
@@ -71,6 +72,21 @@ class Plan:
     parts: tuple[Spans, ...]
     part_bytes: tuple[int, ...]
     bad: tuple[Bad, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """What a job was asked to do to a destination where something stands, noted before it is planned.
+
+    Attributes:
+        operation: as in the plan.
+        bases: as in the plan.
+        discard: names of the unfinished jobs that give way.
+    """
+
+    operation: str
+    bases: tuple[int, ...]
+    discard: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +171,23 @@ class Job:
             return os.fstat(descriptor).st_ino == (self.path / "lock").stat().st_ino
         except (BlockingIOError, FileNotFoundError):
             return False
+
+    def intend(self, intent: Intent) -> None:
+        """Note what was asked, so that a kill while planning does not look as if it never had been; call it with the lock."""
+        atomic_write(self.path / "intent.json", json.dumps(asdict(intent)).encode())
+
+    def intent(self) -> Intent | None:
+        """Return what was asked before a kill, or None when the job was planned or never began."""
+        path = self.path / "intent.json"
+        if not path.is_file():
+            return None
+        with understood(path):
+            given = read_json(path)
+            return Intent(operation=str(given["operation"]), bases=tuple(given["bases"]), discard=tuple(given["discard"]))
+
+    def settled(self) -> None:
+        """Forget what was asked: there is a plan now, or the request was refused."""
+        (self.path / "intent.json").unlink(missing_ok=True)
 
     def save(self, plan: Plan) -> None:
         """Write the plan."""
@@ -246,6 +279,7 @@ class Job:
 
     def remove(self) -> None:
         """Remove the folder, its plan first so that what is left of it counts for nothing, and its parents as far as they are empty."""
+        self.settled()
         (self.path / "plan.json").unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
         for folder in (self.path.parent, self.path.parent.parent, self.root):
