@@ -11,13 +11,12 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from ..shards.storage import atomic_write, read_file
+from ..shards.storage import atomic_write
 from .assign import shuffled_shards
-from .job import Marker, Plan
+from .job import Marker, Plan, read_json, understood
 from .output import Staged
 
 _FILE = "stage2.json"
-_CAP_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,5 +56,6 @@ def write_tasks(folder: Path, tasks: Tasks) -> None:
 
 def read_tasks(folder: Path) -> Tasks:
     """Return the second stage's parts."""
-    given = json.loads(read_file(folder / _FILE, cap_bytes=_CAP_BYTES))
-    return Tasks(staged=tuple(Staged(**s) for s in given["staged"]), tasks=tuple(Task(**t) for t in given["tasks"]))
+    with understood(folder / _FILE):
+        given = read_json(folder / _FILE)
+        return Tasks(staged=tuple(Staged(**s) for s in given["staged"]), tasks=tuple(Task(**t) for t in given["tasks"]))
