@@ -105,7 +105,14 @@ def _look(source: str, files: Files, *, hashed: bool) -> tuple[Manifest, dict[st
     if not shards:
         raise BadData(f"none of its {len(files.paths)} files has a row", path=source)
     metadata = {"class_names": names} if names else {}
-    return Manifest(root=str(files.root), version=0, schema=schema, metadata=metadata, shards=tuple(shards)), refused
+    stamps = _times(files, shards)
+    return Manifest(root=str(files.root), version=0, schema=schema, metadata=metadata, shards=tuple(shards), stamps=stamps), refused
+
+
+def _times(files: Files, shards: Sequence[Shard]) -> tuple[int, ...]:
+    """Return the times of the files that were not hashed."""
+    times = {path: time for path, (_, time) in zip(files.paths, files.stamps, strict=True)}
+    return tuple(times[shard.path] for shard in shards if shard.xxh3 is None)
 
 
 def _equal(block_rows: Sequence[int]) -> int:
@@ -156,7 +163,8 @@ def _kept(place: Path, files: Files) -> tuple[Manifest, dict[str, str]] | None:
             return None
         schema: Schema = schema_from_json(kept["schema"]) if kept["schema"] else {}
         refused = {str(name): str(reason) for name, reason in kept["refused"].items()}
-        return Manifest(root=str(files.root), version=0, schema=schema, metadata=check_metadata(kept["metadata"]), shards=shards), refused
+        metadata, stamps = check_metadata(kept["metadata"]), _times(files, shards)
+        return Manifest(root=str(files.root), version=0, schema=schema, metadata=metadata, shards=shards, stamps=stamps), refused
     except (StorageError, BadData, BadRequest, KeyError, TypeError, AttributeError):
         return None
 

@@ -313,6 +313,7 @@ class Manifest:
         schema: all columns.
         metadata: what the dataset's maker noted, such as class names.
         shards: in the order of their rows.
+        stamps: the times, in ns, of the foreign files that were not hashed, in order: what tells one from another of equal size and rows.
     """
 
     root: str
@@ -320,6 +321,7 @@ class Manifest:
     schema: Schema
     metadata: dict[str, Any] = field(default_factory=dict)
     shards: tuple[Shard, ...] = ()
+    stamps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a shard that stands twice and more shards than a version may have."""
@@ -346,8 +348,13 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """32 hex digits that change when a column, a shard or their order does, and not with time or place."""
+        """32 hex digits that change when a column, a shard or their order does, and not with time or place.
+
+        Of foreign files that were not hashed nothing is known but their sizes, rows and times, so there the times count.
+        """
         hasher = xxhash.xxh3_128(_dumps(schema_to_json(self.schema)).encode())
         for shard in self.shards:
             hasher.update(_dumps([shard.path, shard.format, shard.rows, shard.bytes, shard.xxh3]).encode())
+        for stamp in self.stamps:
+            hasher.update(b"%d " % stamp)
         return hasher.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from contracts.tars import JPEG, tar_bytes
 from penstock.errors import BadRequest, NotADataset
 from penstock.fields import Scalar
 from penstock.shards.dataset import Dataset
+from penstock.shards.writer import Writer
 
 
 def _fill(folder: Path) -> None:
@@ -71,3 +73,39 @@ def test_a_symbolic_link_that_the_user_named_is_followed(tmp_path: Path) -> None
     (tmp_path / "snapshot" / "train.arrow").symlink_to(tmp_path / "blobs" / "p-0.arrow")
     with Dataset(tmp_path / "snapshot" / "train.arrow") as ds:
         assert [row["n"] for row in ds] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("source", ["f", "f/p-{0..2}.arrow", "./x/../f/p-1.arrow", "ours"])
+def test_a_pickled_dataset_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """A worker may start elsewhere, and the user may have changed folder before it did: what travels is the absolute path or pattern."""
+    _fill(tmp_path / "f")
+    for path in (tmp_path / "f").glob("*.parquet"):
+        path.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Writer("ours", {"n": Scalar()}) as writer:
+        writer.write({"n": 1})
+    ds = Dataset(source)
+    assert ds.path == source
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    copy = pickle.loads(pickle.dumps(ds))
+    assert copy.digest == ds.digest
+    assert copy[0] == ds[0]
+    assert pickle.loads(pickle.dumps(copy)).path == copy.path
+
+
+def test_a_file_rewritten_with_equal_size_and_rows_has_another_digest(tmp_path: Path) -> None:
+    """Unhashed files are told apart by their times, so that a resume against other rows is refused; the same files keep their digest."""
+    _fill(tmp_path / "f")
+    file = tmp_path / "f" / "p-1.arrow"
+    first = Dataset(tmp_path / "f" / "p-{0..2}.arrow").digest
+    assert Dataset(tmp_path / "f" / "p-{0..2}.arrow").digest == first
+    before = file.stat()
+    table = pa.table({"n": [50, 51, 52, 53], "t": [f"1-{i}" for i in range(4)]})
+    with pa.ipc.new_file(str(file), table.schema) as sink:
+        sink.write_table(table, max_chunksize=3)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert file.stat().st_size == before.st_size
+    with Dataset(tmp_path / "f" / "p-{0..2}.arrow") as ds:
+        assert ds[4]["n"] == 50
+        assert ds.digest != first

@@ -261,6 +261,9 @@ def test_the_digest_names_the_data_and_not_the_place() -> None:
     base = manifest(a, b)
     assert len(base.digest) == 32
     assert manifest(a, b, root="/elsewhere", version=9, metadata={"x": 1}).digest == base.digest
+    stamped = [manifest(a, b, stamps=stamps).digest for stamps in ((), (1, 2), (1, 3), (12,))]
+    assert stamped[0] == base.digest
+    assert len(set(stamped)) == 4
     others = [
         manifest(b, a),
         manifest(a),
