@@ -66,10 +66,16 @@ class Staging:
                     descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 except FileNotFoundError:
                     continue
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if self._is_mine(descriptor):
-                return descriptor
-            os.close(descriptor)  # a sweep took it for a dead writer's before it was locked
+            held = False
+            try:
+                with guard(self._lock_path, "hold the lock"):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                    held = self._is_mine(descriptor)
+            finally:
+                if not held:
+                    os.close(descriptor)
+            if held:
+                return descriptor  # else a sweep took it for a dead writer's before it was locked
         raise StorageError("cannot make a staging folder: it was swept away 100 times; is the clock of the file server right?", url=self._lock_path)
 
     def _is_mine(self, descriptor: int) -> bool:

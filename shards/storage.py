@@ -47,6 +47,7 @@ _REMEDY = {
     errno.ENFILE: "the machine has too many files open: close some, or raise fs.file-max",
     errno.EIO: "the device reported an input/output error: check the disk",
     errno.ENAMETOOLONG: "the name is too long for the file system: use a shorter path",
+    errno.ENOLCK: "the file system gives no locks: mount it with them (for NFS, start its lock daemon or mount with local_lock=flock)",
     errno.ELOOP: "its symbolic links form a loop: repair the links",
 }
 

@@ -27,6 +27,7 @@ from .tarscan import BLOCK, members
 
 _VERSION = 1
 _METADATA = b"penstock.tar"
+_MAX_TAR_BYTES = 2**60
 
 Number = TypeVar("Number", np.int64, np.uint64)
 Places = npt.NDArray[np.int64]
@@ -76,6 +77,8 @@ class TarIndex:
         Raises:
             BadData: naming the row.
         """
+        if not 0 <= self.tar_bytes <= _MAX_TAR_BYTES:
+            raise BadData(f"the index is of a tar of {str(self.tar_bytes)[:40]} bytes; it must have 0 to {_MAX_TAR_BYTES}")
         for name, start in self.starts.items():
             wrong = (start < BLOCK) | (start % BLOCK != 0) | (self.sizes[name] < 0) | (self.sizes[name] > self.tar_bytes - start)
             if wrong.any():
@@ -86,6 +89,19 @@ class TarIndex:
         if (first[1:] < last[:-1]).any():
             row = int(np.argmax(first[1:] < last[:-1])) + 1
             raise BadData(f"the index lets samples {row - 1} and {row} share bytes", row=row)
+        self._check_fields_apart()
+
+    def _check_fields_apart(self) -> None:
+        """Refuse two fields of one sample that share bytes: each begins behind the last block of the one before, and its own header."""
+        names = list(self.starts)
+        starts = np.stack([self.starts[name] for name in names])
+        ends = starts + (np.stack([self.sizes[name] for name in names]) + BLOCK - 1) // BLOCK * BLOCK
+        order = np.argsort(starts, axis=0, kind="stable")
+        shared = np.take_along_axis(starts, order, 0)[1:] < np.take_along_axis(ends, order, 0)[:-1] + BLOCK
+        if shared.any():
+            place, row = (int(each[0]) for each in np.nonzero(shared))
+            first, second = (names[int(order[place + step, row])] for step in (0, 1))
+            raise BadData(f"the index lets columns {first!r} and {second!r} share bytes", row=row, field=second)
 
 
 def build(data: npt.NDArray[np.uint8], *, hashed: bool, mtime_ns: int | None = None) -> TarIndex:

@@ -187,6 +187,28 @@ def test_an_index_that_points_elsewhere_is_refused() -> None:
         from_bytes(memory(damaged(index, sizes={**index.sizes, "jpg": sizes})))
 
 
+@pytest.mark.parametrize("size", [2**63, 2**64, 10**400, 2**60 + 1, -1])
+def test_an_index_of_an_absurd_tar_is_refused(size: int) -> None:
+    """A size that no 64-bit number holds is a damaged index, and no error of arithmetic."""
+    index = build(memory(tar_bytes(pairs(3))), hashed=False)
+    with pytest.raises(BadData, match=r"the index is of a tar of -?[0-9]+ bytes|not an index of a tar"):
+        from_bytes(memory(damaged(index, tar_bytes=size)))
+
+
+@pytest.mark.parametrize("shift", [0, 512, -512])
+def test_two_columns_of_a_sample_that_share_bytes_are_refused(shift: int) -> None:
+    """Neither may lie in the other, nor in the header before it; the row and both columns are named."""
+    index = build(memory(tar_bytes(pairs(3))), hashed=False)
+    starts, sizes = {name: each.copy() for name, each in index.starts.items()}, {name: each.copy() for name, each in index.sizes.items()}
+    first, second = sorted(starts, key=lambda name: int(starts[name][1]))
+    starts[second][1] = starts[first][1] + max(0, shift)
+    if shift < 0:
+        starts[second][1], sizes[first][1] = index.starts[second][1], int(index.starts[second][1] - index.starts[first][1])
+    with pytest.raises(BadData, match=r"columns '(jpg|cls)' and '(jpg|cls)' share bytes") as caught:
+        from_bytes(memory(damaged(index, starts=starts, sizes=sizes)))
+    assert caught.value.row == 1
+
+
 def test_files_that_are_no_index_are_refused() -> None:
     """Other Arrow files, nulls, other versions, and cut or random bytes are each a BadData."""
     index = build(memory(tar_bytes(pairs(3))), hashed=True)

@@ -283,6 +283,21 @@ def test_a_sweep_leaves_the_living_and_takes_the_dead(tmp_path: Path) -> None:
     assert staging.sweep(tmp_path / "nowhere") == []
 
 
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a StorageError with what helps, and the lock's descriptor is closed."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(staging.fcntl, "flock", refuse)
+    with pytest.raises(StorageError, match="gives no locks: mount it with them") as caught:
+        Writer(tmp_path / "ds", {"b": Bytes()})
+    assert caught.value.url is not None
+    assert caught.value.url.endswith(".lock")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_lock_that_a_sweep_took_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between making the lock and holding it a sweep may remove it; the writer notices and makes another."""
     import fcntl
