@@ -1,7 +1,7 @@
 """Raw rows to rows of the dataset, or to the quarantine with the reason.
 
 What a row must be is decided by `shards.arrow_columns.canonical`, which is what every writer believes. A chunk goes through it whole; only when
-something is wrong is it taken apart, at the row that the error names or in halves, until each row at fault stands alone. So a good chunk costs
+something is wrong is it taken apart, in halves, until each row at fault stands alone. So a good chunk costs
 one pass, and a bad row carries the writer's own reason. Images are judged and rewritten one by one before that.
 """
 
@@ -93,21 +93,27 @@ def _array(values: Any, keep: Ints, rows: int) -> pa.Array:
 
 
 def _taken(batch: pa.RecordBatch, kept: Ints, chunk: Chunk, schema: Schema) -> Iterator[Clean | Bad]:
-    """Yield what of a batch can be written; `kept` are the rows' indices in the chunk."""
-    try:
-        made = list(canonical(_flat(batch, schema), schema))
-    except BadData as error:
-        if batch.num_rows == 1:
-            place = f"{error.field}: " if error.field else ""
-            yield chunk.bad(int(kept[0]), f"{place}{error.reason}")
-            return
-        for low, high in _around(error.row, batch.num_rows):
-            yield from _taken(batch.slice(low, high - low), kept[low:high], chunk, schema)
-        return
-    at = 0
-    for part in made:
-        yield Clean(batch=part, chunk=chunk, kept=kept[at : at + part.num_rows])
-        at += part.num_rows
+    """Yield what of a batch can be written, in order; `kept` are the rows' indices in the chunk.
+
+    Each row at fault costs one try of each run it lies in, as halves make them: O(rows log rows) when all are bad.
+    """
+    runs = [(0, batch.num_rows)]
+    while runs:
+        low, high = runs.pop()
+        try:
+            made = list(canonical(_flat(batch.slice(low, high - low), schema), schema))
+        except BadData as error:
+            if high - low == 1:
+                place = f"{error.field}: " if error.field else ""
+                yield chunk.bad(int(kept[low]), f"{place}{error.reason}")
+            else:
+                middle = (low + high) // 2
+                runs += [(middle, high), (low, middle)]
+            continue
+        at = low
+        for part in made:
+            yield Clean(batch=part, chunk=chunk, kept=kept[at : at + part.num_rows])
+            at += part.num_rows
 
 
 def _flat(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
@@ -125,10 +131,3 @@ def _flat(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
         except BadData as error:
             raise error.at(field=name) from None
     return pa.RecordBatch.from_arrays(arrays, names=list(schema))
-
-
-def _around(row: int | str | None, rows: int) -> list[tuple[int, int]]:
-    """Return the runs to try next: before, at and after the row at fault, or halves when it is not known."""
-    if isinstance(row, int) and 0 <= row < rows:
-        return [(low, high) for low, high in ((0, row), (row, row + 1), (row + 1, rows)) if low < high]
-    return [(0, rows // 2), (rows // 2, rows)]
