@@ -109,14 +109,15 @@ class Output:
         return self._open[split]
 
     def _end(self, split: int) -> None:
-        writer, path, _ = self._open.pop(split)
-        stats = writer.close()
+        writer, path, _ = self._open[split]
+        stats = writer.close()  # a full disk shows here, or below: until it is named, `abort` must know the writer
         name = f"{path.name.split('.', 1)[0]}.{self._format}"
         for suffix in _SIDE_FILES:
             beside = path.with_name(path.name + suffix)
             if not suffix or beside.exists():
                 with guard(beside, "name the finished shard"):
                     beside.replace(path.with_name(name + suffix))
+        del self._open[split]
         self.staged.append(Staged(name=name, split=split, rows=stats.rows, bytes=stats.bytes, xxh3=stats.xxh3, block_rows=stats.block_rows))
 
     def close(self) -> list[Staged]:
