@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFSOCK
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,9 @@ CHUNK_BYTES = 4 * 2**20
 
 CHUNK_ROWS = 16_384
 """A chunk never has more rows."""
+
+
+_SPECIAL = {S_IFIFO: "named pipe", S_IFSOCK: "socket", S_IFCHR: "device", S_IFBLK: "device", S_IFDIR: "folder"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +85,18 @@ class Files:
         """Return the list of these files with what the file system says of them now.
 
         A name that leads nowhere (a dangling link) has size 0; reading it will set it aside.
+
+        Raises:
+            BadData: one is a pipe, a socket or a device: reading it might never end.
         """
         stats = np.zeros((2, len(names)), np.int64)
         for number, name in enumerate(names):
             try:
                 stat = os.stat(os.path.join(os.fsencode(root), name))  # noqa: PTH116, PTH118 - a million files: bytes, no Path objects
                 stats[:, number] = stat.st_size, stat.st_mtime_ns
+                if kind := _SPECIAL.get(S_IFMT(stat.st_mode)):
+                    shown = name.decode("utf-8", "backslashreplace")
+                    raise BadData(f"{shown!r} is a {kind}: only files are read; remove it, or name the files with a glob", path=root)
             except FileNotFoundError:
                 stats[:, number] = 0, -1
             except OSError as error:
