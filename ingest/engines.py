@@ -16,13 +16,14 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import BadData, BadRequest, PenstockError, StorageError, WorkerFailed
 from .job import Job
 from .part import Progress, open_stage
+from .worker import ERRORS
 
 STALL_S = 300.0
 """A worker that has not said anything for so long is taken for dead. It speaks after every chunk of about 4 MB."""
@@ -47,6 +48,7 @@ from penstock.ingest.worker import main
 main()
 """
 _TAIL_BYTES = 4096
+_START = -1
 
 
 @dataclass
@@ -63,7 +65,7 @@ class _Process:
 
 @dataclass
 class _State:
-    """What is left to do."""
+    """What is left to do; `attempts` counts deaths in a row, of each part and of starts."""
 
     stage: int
     waiting: deque[int]
@@ -153,7 +155,9 @@ class LocalEngine:
         for key, _ in self._selector.select(wait):
             process: _Process = key.data
             assert process.popen.stdout is not None
-            data = process.popen.stdout.read() or b""
+            data = process.popen.stdout.read()
+            if data is None:  # woken for nothing: it lives
+                continue
             if not data:
                 self._died(process, state, f"ended with exit code {self._end(process)}")
                 continue
@@ -170,10 +174,12 @@ class LocalEngine:
         process.deadline = time.monotonic() + STALL_S
         if "ready" in message:
             process.ready = True
+            state.attempts.pop(_START, None)
         elif "rows" in message:
             progress(message["rows"], message["bytes"])
         elif "done" in message:
             process.part = None
+            state.attempts.pop(message["done"], None)
             state.done += 1
         else:
             raise rebuild(message["error"], state.stage, message["failed"])
@@ -181,7 +187,7 @@ class LocalEngine:
     def _died(self, process: _Process, state: _State, how: str) -> None:
         """Try a dead worker's part again, or give up."""
         tail = self._tail(process)
-        part = -1 if process.part is None else process.part
+        part = _START if process.part is None else process.part
         self._processes.remove(process)
         state.attempts[part] = state.attempts.get(part, 0) + 1
         if state.attempts[part] >= ATTEMPTS:
@@ -233,12 +239,17 @@ class LocalEngine:
 
 
 def rebuild(error: dict[str, Any], stage: int, part: int) -> PenstockError:
-    """Return a worker's error as the parent raises it."""
-    builders: dict[str, Callable[[], PenstockError]] = {
-        "BadData": lambda: BadData(error["message"]),
-        "BadRequest": lambda: BadRequest(error["message"]),
-        "StorageError": lambda: StorageError(error["message"], url=error["url"] or ""),
-    }
-    if error["kind"] in builders:
-        return builders[error["kind"]]()
-    return WorkerFailed(f"part {part} of stage {stage}: {error['kind']}: {error['message']}", stage="read", traceback=error["traceback"])
+    """Return a worker's error as the parent raises it: of its class, with its place, and caused by the worker's traceback."""
+    kind, message = error["kind"], error["message"]
+    failed = WorkerFailed(f"part {part} of stage {stage}: {kind}: {message}", stage="read", traceback=error["traceback"])
+    made: PenstockError
+    if kind == "BadData":
+        made = BadData(message, **error["place"])
+    elif kind == "StorageError":
+        made = StorageError(message, **error["place"])
+    elif kind in ERRORS:
+        made = ERRORS[kind](message)
+    else:
+        return failed
+    made.__cause__ = failed
+    return made

@@ -18,15 +18,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import BadData, BadRequest, PenstockError, StorageError
+from ..errors import AlreadyExists, BadData, BadRequest, NotADataset, PenstockError, StorageError
 from .job import Job
 from .part import open_stage
 
-ERRORS: dict[str, type[PenstockError]] = {"BadData": BadData, "BadRequest": BadRequest, "StorageError": StorageError}
-"""Errors that the parent raises again as what they are."""
+ERRORS: dict[str, type[PenstockError]] = {kind.__name__: kind for kind in (BadData, AlreadyExists, NotADataset, BadRequest, StorageError)}
+"""Errors that the parent raises again as what they are, the narrower before the wider."""
 
 _GONE = 3
 
@@ -35,10 +36,18 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     """Return an error as JSON values, with its traceback."""
     return {
         "kind": next((name for name, kind in ERRORS.items() if isinstance(error, kind)), type(error).__name__),
-        "message": getattr(error, "message", str(error)),
-        "url": getattr(error, "url", None),
+        "message": error.reason if isinstance(error, BadData) else getattr(error, "message", str(error)),
+        "place": _place(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
+
+
+def _place(error: BaseException) -> dict[str, Any]:
+    """Return where an error says it happened, as its class takes it."""
+    if isinstance(error, BadData):
+        row = int(error.row) if isinstance(error.row, Integral) else error.row  # NumPy's numbers are no JSON
+        return {"path": error.path, "shard": error.shard, "row": row, "field": error.field}
+    return {"url": error.url, "attempts": error.attempts} if isinstance(error, StorageError) else {}
 
 
 def _watch(lines: Iterable[str], tasks: queue.SimpleQueue[int]) -> None:
