@@ -11,8 +11,9 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
-from .report import human_bytes
+from .report import human_bytes, human_count, human_share
 
 PLAIN_EVERY_S = 5.0
 """How often a plain line is written."""
@@ -72,10 +73,11 @@ class Bar(_Counting):
         super().__init__(stream)
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%  {task.fields[shown]}"),
+            TextColumn("{task.fields[shown]}"),
             TimeRemainingColumn(),
+            BarColumn(None, table_column=Column(ratio=1)),  # last, and of what width is left: numbers are never cut at 80 columns
             console=Console(file=self._stream),
+            expand=True,
             transient=True,
         )
         self._task = self._bar.add_task("planning", total=None, shown="")
@@ -90,7 +92,7 @@ class Bar(_Counting):
 
     def _show(self) -> None:
         rows, rate = self._rates()
-        shown = f"{self._rows:,} rows  {human_bytes(self._bytes)}/{human_bytes(self._total)}  {rows:,.0f} rows/s  {human_bytes(rate)}/s"
+        shown = f"{self._rows:,} rows  {human_share(self._bytes, self._total)}  {human_count(rows)} rows/s  {human_bytes(rate)}/s"
         self._bar.update(self._task, description=self._name, total=max(self._total, 1), completed=self._bytes, shown=shown)
 
 
