@@ -54,6 +54,7 @@ class Ring:
         size = HEADER_BYTES + slot_bytes * slots
         self._own = descriptor is None
         self.descriptor = os.memfd_create("penstock-ring", os.MFD_CLOEXEC) if descriptor is None else descriptor
+        self._end = finalize(self, os.close, self.descriptor) if self._own else None  # also when a loader is dropped rather than closed
         try:
             if self._own:
                 os.ftruncate(self.descriptor, size)
@@ -92,8 +93,8 @@ class Ring:
 
     def close(self) -> None:
         """Close the descriptor if it is ours; the memory goes when the last array that looks at it does."""
-        if self._own and self.descriptor >= 0:
-            os.close(self.descriptor)
+        if self._end is not None:
+            self._end()
         self.descriptor = -1
 
 
