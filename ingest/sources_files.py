@@ -66,6 +66,10 @@ class _FileRows(Source):
         keys = [self.files.shown(number) for number in numbers]
         return Chunk(columns=columns, source=None, rows=np.array(numbers, np.int64), keys=keys, size_bytes=held)
 
+    def _names(self, numbers: list[int]) -> list[bytes]:
+        """Return the files' names as bytes: one that is not UTF-8 is set aside as a row."""
+        return [self.files.names[number] for number in numbers]
+
     def _values(self, name: str, numbers: list[int], contents: list[bytes], described: Described) -> Any:
         raise NotImplementedError
 
@@ -93,7 +97,7 @@ class ImageFolder(_FileRows):
         if name == "image":
             return contents
         if name == "path":
-            return [self.files.name(number) for number in numbers]
+            return self._names(numbers)
         labels = {os.fsencode(text): number for number, text in enumerate(described.details["classes"])}
         return [labels[self.files.names[number].split(b"/", 1)[0]] for number in numbers]
 
@@ -134,5 +138,5 @@ class LooseFiles(_FileRows):
 
     def _values(self, name: str, numbers: list[int], contents: list[bytes], described: Described) -> Any:  # noqa: ARG002 - shared signature
         if name == "path":
-            return [self.files.names[number] for number in numbers]  # bytes: a name that is not UTF-8 is set aside as a row, not here
+            return self._names(numbers)
         return contents
