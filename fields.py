@@ -292,11 +292,13 @@ class Json(_Blob):
         return pa.string()
 
     def encode(self, value: object) -> Any:
-        """Return the compact JSON text with sorted keys."""
+        """Return the compact JSON text with sorted keys; what JSON cannot say (NaN, keys that are not text) is refused."""
         try:
-            text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            _check_document(value)
+            text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise BadData(f"a value of {type(value).__name__} cannot be written as JSON: {error}") from None
+            infinite = "it holds NaN or an infinity, which are no numbers in JSON; use None" if str(error).startswith("Out of range") else error
+            raise BadData(f"a value of {type(value).__name__} cannot be written as JSON: {infinite}") from None
         return _utf8(text)
 
     def decode(self, value: npt.NDArray[Any]) -> Any:
@@ -326,13 +328,37 @@ def _array_of(value: object, dtype: str, what: str) -> npt.NDArray[Any]:
         raise BadData(f"{what}({dtype!r}) takes numbers, not {type(value).__name__} ({given.dtype})")
     with np.errstate(all="ignore"):
         turned = given.astype(dtype)
-        same_kind = given.dtype.kind in "iub" if np.dtype(dtype).kind in "iub" else True
-        exact = bool((turned == given).all()) if np.dtype(dtype).kind in "iub" else bool((np.isfinite(turned) | ~np.isfinite(given)).all())
-    if not exact or not (same_kind or given.size == 0):
+        if turned.dtype.kind != "f":
+            kept = bool((turned == given).all()) and (given.dtype.kind != "f" or given.size == 0)
+        elif given.dtype.kind != "f":
+            kept = _holds_whole(turned, given)
+        else:  # rounded to a narrower one, as everywhere, but not to an infinity
+            kept = bool((np.isfinite(turned) | ~np.isfinite(given)).all())
+    if not kept:
         raise BadData(
             f"{what}({dtype!r}) would change {given.dtype} value {np.array2string(given, threshold=4)}; declare a wider dtype or convert it first"
         )
     return turned
+
+
+def _holds_whole(floats: npt.NDArray[Any], given: npt.NDArray[Any]) -> bool:
+    """Whether floats equal the whole numbers they were made from; numpy would round those too before it compares, Python does not."""
+    limit = 2 ** (int(np.finfo(floats.dtype).nmant) + 1)
+    if given.size == 0 or (int(given.min()) >= -limit and int(given.max()) <= limit):
+        return True
+    return bool(floats.tolist() == given.tolist())
+
+
+def _check_document(value: object) -> None:
+    """Refuse keys that are not text, which JSON would silently turn into text."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {str(key)[:80]!r} is {type(key).__name__}, and a key in JSON is text; turn it into str")
+            _check_document(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _check_document(inner)
 
 
 def _utf8(text: str) -> str:
@@ -349,32 +375,6 @@ def _check_magic(data: bytes, encodings: Sequence[str], what: str) -> None:
         if data.startswith(_MAGIC[encoding]) and (encoding not in ("webp", "wav") or data[8:12] == {"webp": b"WEBP", "wav": b"WAVE"}[encoding]):
             return
     raise BadData(f"the {len(data)} bytes, beginning {data[:8]!r}, are not {' or '.join(encodings)} {what} data")
-
-
-def infer(value: object) -> Field:
-    """Return the field that holds `value`.
-
-    Raises:
-        BadData: no field holds such an object; it is never pickled.
-    """
-    if isinstance(value, (bool, np.bool_)):
-        return Scalar("bool")
-    if isinstance(value, int):
-        return Scalar("int64")
-    if isinstance(value, (np.ndarray, np.number)) and value.dtype.name in _DTYPES:
-        if value.size == 0:
-            raise BadData(f"an array of shape {value.shape} does not say what the column holds; declare it, perhaps as Tokens({value.dtype.name!r})")
-        return Array(value.shape, value.dtype.name) if value.shape else Scalar(value.dtype.name)
-    if isinstance(value, float):
-        return Scalar("float64")
-    if isinstance(value, str):
-        return Text()
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return Bytes()
-    if isinstance(value, (dict, list)):
-        Json().encode(value)
-        return Json()
-    raise BadData(f"a value of {type(value).__module__}.{type(value).__qualname__} has no field type; there are {KNOWN}")
 
 
 def field_from_json(name: str, described: object) -> Field:

@@ -22,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import AlreadyExists, BadData, BadRequest, StorageError
-from ..fields import KNOWN, Field, Schema, infer, schema_from_arrow
+from ..fields import KNOWN, Field, Schema, schema_from_arrow
 from . import commits
 from .arrow_columns import canonical, columns_of, row_bytes
 from .encoders import Encoder, encoder_of
+from .infer import infer
 from .manifest import Manifest, check_metadata, parse_size
 from .shardwriter import ShardStats, ShardWriter, open_shard_writer
 from .staging import Staging, place, unplace

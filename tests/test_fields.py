@@ -31,12 +31,12 @@ from penstock.fields import (
     field_from_arrow,
     field_from_json,
     flattened,
-    infer,
     schema_from_arrow,
     schema_from_json,
     schema_to_arrow,
     schema_to_json,
 )
+from penstock.shards.infer import infer
 
 DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 HEADS = {
@@ -60,7 +60,7 @@ fields: st.SearchStrategy[Field] = st.one_of(
 letters = st.characters(exclude_categories=["Cs"])
 names = st.text(letters, min_size=1, max_size=12)
 documents = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(letters),
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(letters),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4),
     max_leaves=12,
 )
@@ -424,6 +424,8 @@ def test_a_number_is_kept_or_refused(value: Any, dtype: str) -> None:
     if not dtype.startswith("float"):
         assert kept == value
         assert not isinstance(value, float)
+    elif isinstance(value, int):
+        assert kept.item() == value
     elif np.isfinite(float(value)):
         assert np.isfinite(kept)
 
@@ -434,6 +436,14 @@ def test_a_number_is_kept_or_refused(value: Any, dtype: str) -> None:
         (Scalar("int8"), 300, r"Scalar\('int8'\) would change int64 value 300; declare a wider dtype"),
         (Scalar("int64"), 1.5, r"Scalar\('int64'\) would change float64 value 1.5"),
         (Scalar("float16"), 1e9, r"would change float64 value 1.e\+09"),
+        (Scalar("float32"), 16777217, r"Scalar\('float32'\) would change int64 value 16777217; declare a wider dtype"),
+        (Scalar("float64"), 2**53 + 1, "would change int64 value 9007199254740993"),
+        (Scalar("float64"), 2**64 - 1, "would change uint64 value 18446744073709551615"),
+        (Scalar("float64"), -(2**63) + 1, "would change int64 value"),
+        (Scalar("float16"), 2049, "would change int64 value 2049"),
+        (Scalar("float16"), 10**6, "would change int64 value 1000000"),
+        (Array((2,)), [1, 2**24 + 1], r"Array\('float32'\) would change int64 value \[ +1 16777217\]"),
+        (Tokens("float32"), np.array([2**31 - 1], np.uint32), "would change uint32 value"),
         (Scalar("bool"), 2, "would change int64 value 2"),
         (Scalar("int64"), "7", r"Scalar\('int64'\) takes numbers, not str"),
         (Scalar("int64"), None, "takes numbers, not NoneType"),
@@ -447,7 +457,12 @@ def test_a_number_is_kept_or_refused(value: Any, dtype: str) -> None:
         (Text(), "a\ud800", "cannot be written as UTF-8: surrogates not allowed at character 1"),
         (Json(), {"a": "\udcff"}, "cannot be written as UTF-8"),
         (Json(), {"a": {1, 2}}, "a value of dict cannot be written as JSON"),
-        (Json(), {1: 2, "a": 3}, "cannot be written as JSON"),
+        (Json(), {1: 2, "a": 3}, "cannot be written as JSON: the key '1' is int, and a key in JSON is text"),
+        (Json(), {"a": [({None: 1},)]}, "the key 'None' is NoneType"),
+        (Json(), [{"a": {True: 1}}], "the key 'True' is bool"),
+        (Json(), {"a": [float("nan")]}, "a value of dict cannot be written as JSON: it holds NaN or an infinity, .* use None"),
+        (Json(), float("inf"), "it holds NaN or an infinity"),
+        (Json(), -np.float64("inf"), "it holds NaN or an infinity"),
         (Bytes(), "text", "a column of bytes takes bytes, not str"),
         (Image(), "photo.jpg", "a column of image takes bytes, not str"),
         (Image("jpeg"), HEADS["png"], r"the 8 bytes, beginning b'\\x89PNG.*', are not jpeg image data"),
@@ -471,6 +486,12 @@ def test_empty_runs_and_odd_numbers_are_kept() -> None:
     assert Scalar("uint64").encode(2**64 - 1) == 2**64 - 1
     assert Scalar("int8").encode(np.uint64(5)).dtype == np.int8
     assert Scalar("float32").encode(True) == 1.0
+    assert Scalar("float32").encode(2**24) == 2**24
+    assert Scalar("float32").encode(2**60).item() == 2**60
+    assert Scalar("float64").encode(-(2**63)).item() == -(2**63)
+    assert Array((2,), "float32").encode(np.array([0, 255], np.uint8)).tolist() == [0.0, 255.0]
+    assert Tokens("float16").encode(np.array([], np.int64)).shape == (0,)
+    assert Json().encode({"a": (1, 2), "b": None}) == '{"a":[1,2],"b":null}'
 
 
 @pytest.mark.parametrize("encoding", HEADS)
