@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -155,7 +155,8 @@ class LocalEngine:
         for key, _ in self._selector.select(wait):
             process: _Process = key.data
             assert process.popen.stdout is not None
-            data = process.popen.stdout.read()
+            read: Callable[[], bytes | None] = process.popen.stdout.read
+            data = read()
             if data is None:  # woken for nothing: it lives
                 continue
             if not data:

@@ -1,16 +1,19 @@
 """NumPy files as a source: the first dimension is the rows. `.npy` gives one column `data`, `.npz` one column an array.
 
-`.npy` is mapped; the arrays of an `.npz` are read whole, once a worker and file, since they lie in a zip. Object arrays are refused: only unpickling
+`.npy` is mapped. Planning reads the headers of an `.npz`, and no array; the arrays that are wanted are read whole, once a worker and file, since they
+lie in a zip. Object arrays are refused: only unpickling
 could read them. Several `.npy` files are rows of one column; several columns belong into an `.npz`, where their names are.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from math import prod
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,66 +30,76 @@ from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, c
 PIECE_BYTES = 2**20
 """Rows are cut in runs of about so many bytes."""
 
-_DAMAGE = (BadData, BadRequest, StorageError, OSError, ValueError, EOFError, zipfile.BadZipFile)
+_OBJECTS = "store numbers instead; Penstock never unpickles"
+_DAMAGE = (BadData, BadRequest, StorageError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+class Head(NamedTuple):
+    """What an array's header says, its bytes in this machine's order."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
 class NumpySource(Source):
     """`.npy` and `.npz` files."""
 
     kind: ClassVar[str] = "numpy"
-    _held: tuple[int, dict[str, npt.NDArray[Any]]] | None = None
+    _heads: tuple[int, dict[str, Head]] | None = None
+    _held: tuple[int, tuple[str, ...], dict[str, npt.NDArray[Any]] | BadData] | None = None
 
-    def arrays(self, number: int) -> dict[str, npt.NDArray[Any]]:
-        """Return the arrays of a file; those of the file that was read last are kept.
+    def heads(self, number: int) -> dict[str, Head]:
+        """Return the shapes and dtypes of a file's arrays; those of the file that was asked for last are kept.
 
         Raises:
-            BadData: the file is damaged, holds objects, or its arrays differ in rows.
+            BadData: the file is damaged, or its arrays differ in rows.
         """
-        if self._held is None or self._held[0] != number:
-            try:
-                self._held = (number, self._load(number))
-            except BadData as error:
-                raise error.at(path=self.files.path(number)) from None
-            except _DAMAGE as error:
-                hint = (
-                    "store numbers instead; Penstock never unpickles"
-                    if "allow_pickle" in str(error) or "Python objects" in str(error)
-                    else "it is damaged, cut short, or not NumPy's"
-                )
-                raise BadData(f"{str(error).splitlines()[0] if str(error) else type(error).__name__}; {hint}", path=self.files.path(number)) from None
-        return self._held[1]
+        if self._heads is None or self._heads[0] != number:
+            with self._explained(number):
+                self._heads = (number, _checked(_heads(self.files.path(number))))
+        return self._heads[1]
 
-    def _load(self, number: int) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self, number: int, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+        """Return some arrays of a file; those that were read last are kept, or why they could not be.
+
+        Raises:
+            BadData: the file is damaged, or the arrays hold objects.
+        """
+        if self._held is None or self._held[:2] != (number, names):
+            self._held = None  # so that two files are never in memory
+            try:
+                with self._explained(number):
+                    self._held = (number, names, _load(self.files.path(number), names))
+            except BadData as error:
+                self._held = (number, names, error)
+        found = self._held[2]
+        if isinstance(found, BadData):
+            raise found
+        return found
+
+    @contextlib.contextmanager
+    def _explained(self, number: int) -> Iterator[None]:
+        """Give what a library says of a file as our error, with the path."""
         path = self.files.path(number)
-        with guard(path, "read the NumPy file"), path.open("rb") as file:
-            magic = file.read(6)
-            file.seek(0)
-            if magic.startswith(b"PK"):
-                with np.load(file, allow_pickle=False) as archive:  # of our file: numpy never closes one that it opened and found damaged
-                    found = {name: archive[name] for name in archive.files}
-            elif magic == b"\x93NUMPY":
-                found = {"data": np.load(path, mmap_mode="r", allow_pickle=False)}
-            else:
-                raise BadData(f"the {os.fstat(file.fileno()).st_size} bytes, beginning {magic!r}, are neither .npy nor .npz")
-        for name, array in found.items():
-            if array.ndim == 0:
-                raise BadData("one number has no rows; the first dimension is the rows", field=name)
-        if len({len(array) for array in found.values()}) != 1:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in found.items())
-            raise BadData(f"its arrays differ in rows ({shapes or 'there is none'}); the first dimension of each is the rows")
-        return {name: array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")) for name, array in found.items()}
+        try:
+            yield
+        except BadData as error:
+            raise error.at(path=path) from None
+        except _DAMAGE as error:
+            hint = _OBJECTS if "allow_pickle" in str(error) or "Python objects" in str(error) else "it is damaged, cut short, or not NumPy's"
+            raise BadData(f"{str(error).splitlines()[0] if str(error) else type(error).__name__}; {hint}", path=path) from None
 
     def describe(self, columns: tuple[str, ...] | None) -> Described:
         """Return the arrays of the first readable file."""
         damage: BadData | None = None
         for number in range(len(self.files)):
             try:
-                arrays = self.arrays(number)
+                heads = self.heads(number)
             except BadData as error:
                 damage = damage or error
                 continue
-            choose(dict.fromkeys(arrays, Scalar()), columns)
-            return Described(schema=_schema({name: a for name, a in arrays.items() if columns is None or name in columns}, self.files.shown(number)))
+            choose(dict.fromkeys(heads, Scalar()), columns)
+            return Described(schema=_schema({name: of for name, of in heads.items() if columns is None or name in columns}, self.files.shown(number)))
         raise damage or BadData("the source has no file")
 
     def pieces(self, described: Described) -> Pieces:
@@ -109,7 +122,7 @@ class NumpySource(Source):
     def _count(self, number: int) -> int | None:
         """Return how many rows a refused file has, also one that was cut behind its header; None when it does not say."""
         try:
-            return len(next(iter(self.arrays(number).values())))
+            return next(iter(self.heads(number).values())).shape[0]
         except BadData:
             pass
         try:
@@ -122,22 +135,22 @@ class NumpySource(Source):
 
     def _check(self, number: int, schema: Schema) -> tuple[int, int]:
         """Return rows and bytes a row of a file that has the columns."""
-        arrays = self.arrays(number)
+        heads = self.heads(number)
         for name, field in schema.items():
-            if name not in arrays:
-                raise BadData(f"lacks the array {name!r} of the first file; it has {', '.join(arrays)}", field=name)
-            if arrays[name].dtype.name != field.dtype or arrays[name].shape[1:] != field.shape:
-                found = f"{arrays[name].dtype.name} rows of shape {arrays[name].shape[1:]}"
+            if name not in heads:
+                raise BadData(f"lacks the array {name!r} of the first file; it has {', '.join(heads)}", field=name)
+            if heads[name].dtype.name != field.dtype or heads[name].shape[1:] != field.shape:
+                found = f"{heads[name].dtype.name} rows of shape {heads[name].shape[1:]}"
                 raise BadData(f"holds {found}; those of the first file are {field}. Columns that belong together go into one .npz", field=name)
-        kept = [arrays[name] for name in schema]
-        return len(kept[0]), sum(a.dtype.itemsize * prod(a.shape[1:]) for a in kept)
+        kept = [heads[name] for name in schema]
+        return kept[0].shape[0], sum(a.dtype.itemsize * prod(a.shape[1:]) for a in kept)
 
     def read(self, spans: Spans, described: Described) -> Iterator[Chunk | Bad]:
         """Yield the rows of the runs."""
         for number, start, stop, _ in spans.to_json():
             try:
                 _, row_bytes = self._check(number, described.schema)
-                arrays = self.arrays(number)
+                arrays = self.arrays(number, tuple(described.schema))
             except BadData as error:
                 yield lost(self.files, number, error, rows=stop - start)
                 continue
@@ -149,19 +162,69 @@ class NumpySource(Source):
                 yield Chunk(columns=columns, source=self.files.shown(number), rows=rows, keys=None, size_bytes=row_bytes * (high - low))
 
 
+def _heads(path: Path) -> dict[str, Head]:
+    """Return what the headers of a file say; of an `.npz` nothing but the headers is read."""
+    with guard(path, "read the NumPy file"), path.open("rb") as file:
+        magic = file.read(6)
+    if magic == b"\x93NUMPY":
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        return {"data": Head(mapped.shape, mapped.dtype.newbyteorder("="))}
+    if not magic.startswith(b"PK"):
+        raise BadData(f"the {path.stat().st_size} bytes, beginning {magic!r}, are neither .npy nor .npz")
+    with zipfile.ZipFile(path) as archive:
+        return {info.filename.removesuffix(".npy"): _head(archive, info) for info in archive.infolist()}
+
+
+def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Head:
+    """Return what the header of one array of an `.npz` says, if its length agrees."""
+    name = info.filename.removesuffix(".npy")
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        claimed = file.tell() + prod(shape) * dtype.itemsize
+    if not dtype.hasobject and claimed != info.file_size:
+        raise BadData(f"its header says {dtype} of shape {shape}, {claimed} bytes in all, but there are {info.file_size}", field=name)
+    return Head(shape, dtype.newbyteorder("="))
+
+
+def _checked(heads: dict[str, Head]) -> dict[str, Head]:
+    for name, head in heads.items():
+        if not head.shape:
+            raise BadData("one number has no rows; the first dimension is the rows", field=name)
+    if len({head.shape[0] for head in heads.values()}) != 1:
+        shapes = ", ".join(f"{name} {head.shape}" for name, head in heads.items())
+        raise BadData(f"its arrays differ in rows ({shapes or 'there is none'}); the first dimension of each is the rows")
+    return heads
+
+
+def _load(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of these names, mapped from an `.npy` and read whole from an `.npz`."""
+    with guard(path, "read the NumPy file"):
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        found = {"data": loaded}
+    else:
+        with loaded as archive:
+            found = {name: archive[name] for name in names}
+    return {name: array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")) for name, array in found.items()}
+
+
 def _rows(values: npt.NDArray[Any], field: Field) -> Any:
     return array_of(FixedColumn(values=np.ascontiguousarray(values)), field)
 
 
-def _schema(arrays: dict[str, npt.NDArray[Any]], source: str) -> Schema:
+def _schema(heads: dict[str, Head], source: str) -> Schema:
     schema: Schema = {}
     unsupported: list[str] = []
-    for name, array in arrays.items():
+    for name, head in heads.items():
         try:
-            schema[name] = Array(array.shape[1:], array.dtype.name) if array.ndim > 1 else Scalar(array.dtype.name)
+            schema[name] = Array(head.shape[1:], head.dtype.name) if len(head.shape) > 1 else Scalar(head.dtype.name)
         except BadRequest:
-            unsupported.append(f"{name!r} ({array.dtype} {array.shape})")
+            unsupported.append(f"{name!r} ({head.dtype} {head.shape})")
     if unsupported:
         remedy = f"keep the others with --columns {','.join(schema)}" if schema else "store numbers or truth values"
+        if any(head.dtype.hasobject for head in heads.values()):
+            remedy += f"; they hold Python objects: {_OBJECTS}"
         raise BadData(f"no field type holds the arrays {', '.join(unsupported)}; {remedy}", path=source)
     return schema

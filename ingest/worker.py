@@ -18,7 +18,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
-from numbers import Integral
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,7 +44,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
 def _place(error: BaseException) -> dict[str, Any]:
     """Return where an error says it happened, as its class takes it."""
     if isinstance(error, BadData):
-        row = int(error.row) if isinstance(error.row, Integral) else error.row  # NumPy's numbers are no JSON
+        row = error.row if isinstance(error.row, str | None) else int(error.row)  # NumPy's numbers are no JSON
         return {"path": error.path, "shard": error.shard, "row": row, "field": error.field}
     return {"url": error.url, "attempts": error.attempts} if isinstance(error, StorageError) else {}
 
