@@ -274,12 +274,30 @@ def _cast(array: pa.Array, field: Field) -> pa.Array:
         (shape, element), (wanted_shape, wanted) = flattened(array.type), flattened(storage)
         if shape and element == wanted and prod(shape) == prod(wanted_shape):
             return array
-        alike = pa.types.is_large_binary(array.type) or pa.types.is_large_string(array.type) or pa.types.is_large_list(array.type)
+        alike = pa.types.is_large_binary(array.type) or pa.types.is_large_string(array.type)
+        alike = alike or (pa.types.is_large_list(array.type) and pa.types.is_list(storage) and array.type.value_type == storage.value_type)
         if array.type == storage or (alike and field.ragged):
             return array
-        return array.cast(storage)
+        array.validate()
+        return _own(array).cast(storage)
     except (pa.ArrowException, OSError) as error:
         raise BadData(f"{array.type} values cannot be stored as {field}: {error}") from None
+
+
+def _own(array: pa.Array) -> pa.Array:
+    """Return lists whose child holds their own elements alone: a cast judges the whole child, also the rows that a slice has left out."""
+    kind, rows = array.type, len(array)
+    if not rows or array.null_count:  # a null is refused later, with its row
+        return array
+    if pa.types.is_fixed_size_list(kind):
+        child = array.values.slice(array.offset * kind.list_size, rows * kind.list_size)
+        return pa.Array.from_buffers(kind, rows, [None], children=[_own(child)])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        width = np.int64 if pa.types.is_large_list(kind) else np.int32
+        offsets = np.frombuffer(array.buffers()[1], width)[array.offset : array.offset + rows + 1]
+        child = array.values.slice(int(offsets[0]), int(offsets[-1]) - int(offsets[0]))
+        return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(offsets - offsets[0])], children=[child])
+    return array
 
 
 def _check_values(column: Column, field: Field) -> None:

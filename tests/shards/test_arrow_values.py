@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import BadData
-from penstock.fields import Bytes, Field, Image, Json, Text
+from penstock.fields import Array, Bytes, Field, Image, Json, Text, Tokens
 from penstock.shards.arrow_columns import canonical, is_text
 from penstock.shards.columns import RaggedColumn
 
@@ -65,6 +65,27 @@ def test_a_slice_is_judged_by_its_own_rows() -> None:
     array = pa.array([b"\xff", b"good", "é".encode(), b"\xff"], pa.large_binary())
     made = list(canonical(pa.record_batch([array], ["t"]).slice(1, 2), {"t": Text()}))
     assert made[0]["t"].to_pylist() == ["good", "é"]
+
+
+@settings(deadline=None)  # the first example imports what pyarrow needs
+@given(st.lists(st.lists(st.sampled_from([1, 2, 2**40]), max_size=3), min_size=1, max_size=6), st.data())
+def test_a_cast_of_lists_judges_the_rows_of_a_slice_alone(rows: list[list[int]], data: st.DataObject) -> None:
+    """Numbers too large in rows beside a slice do not spoil it, for lists of any length, of 64-bit offsets, and of one length."""
+    low = data.draw(st.integers(0, len(rows) - 1))
+    high = data.draw(st.integers(low + 1, len(rows)))
+    kinds: list[tuple[pa.DataType, Field, list[Any]]] = [
+        (pa.list_(pa.int64()), Tokens("int32"), rows),
+        (pa.large_list(pa.int64()), Tokens("int16"), rows),
+        (pa.list_(pa.int64(), 2), Array((2,), "int32"), [[*row, 0, 0][:2] for row in rows]),
+        (pa.list_(pa.list_(pa.int64(), 1), 2), Array((2, 1), "int32"), [[[n] for n in [*row, 0, 0][:2]] for row in rows]),
+    ]
+    for kind, field, values in kinds:
+        batch = pa.record_batch([pa.array(values, kind)], ["x"]).slice(low, high - low)
+        if str(2**40) in str(values[low:high]):
+            with pytest.raises(BadData, match="cannot be stored as"):
+                list(canonical(batch, {"x": field}))
+        else:
+            assert [row for part in canonical(batch, {"x": field}) for row in part["x"].to_pylist()] == values[low:high]
 
 
 @pytest.mark.parametrize(
