@@ -37,7 +37,7 @@ from .report import Bad
 from .settings import Settings
 from .source import Described, Files
 
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
 """Enters the fingerprint: a new meaning of the plan must not continue an old job."""
 
 JOBS = "_penstock/jobs"

@@ -30,6 +30,7 @@ PIECE_BYTES = 2**20
 
 _DAMAGE = (pa.ArrowException, OSError, BadData, StorageError)
 _LOOK = 16
+_MOST_BATCH_ROWS = 2**32  # two numbers in one note
 
 
 class TableSource(Source):
@@ -40,12 +41,12 @@ class TableSource(Source):
         """Return the Arrow schema of a file."""
 
     @abstractmethod
-    def batches(self, number: int, start: int, stop: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (first row in the file, rows) of a run of one file."""
+    def batches(self, number: int, start: int, stop: int, columns: list[str], note: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (first row in the file, rows) of a run of one file; `note` is the run's from `_cuts`."""
 
     @abstractmethod
     def _cuts(self, number: int) -> list[tuple[int, int, int, int]]:
-        """Return (start, stop, first row, bytes) of each run of one file."""
+        """Return (start, stop, note, bytes) of each run of one file; the note is what reading needs to begin there."""
 
     def describe(self, columns: tuple[str, ...] | None) -> Described:
         """Return the columns of the first readable file; the others must agree when they are read."""
@@ -72,8 +73,8 @@ class TableSource(Source):
         cuts = self._cuts(number)
         if not names or not cuts:
             return {}
-        start, stop, *_ = cuts[0]
-        for _, batch in islice(self.batches(number, start, stop, names), 1):
+        start, stop, note, _ = cuts[0]
+        for _, batch in islice(self.batches(number, start, stop, names, note), 1):
             head = batch.slice(0, _LOOK)
             return {name: _contents(head.column(name)).to_pylist() for name in names}
         return {}
@@ -86,8 +87,8 @@ class TableSource(Source):
         for number in range(len(self.files)):
             try:
                 self._check(number, described.schema)
-                for start, stop, first, size in self._cuts(number):
-                    table.append((number, start, stop, first))
+                for start, stop, note, size in self._cuts(number):
+                    table.append((number, start, stop, note))
                     sizes.append(size)
             except _DAMAGE as error:
                 bad.append(lost(self.files, number, _damaged(self, number, error), rows=self._count(number)))
@@ -121,16 +122,16 @@ class TableSource(Source):
 
     def read(self, spans: Spans, described: Described) -> Iterator[Chunk | Bad]:
         """Yield the runs' rows as chunks; what is damaged is set aside with its number of rows."""
-        for number, start, stop, first in spans.to_json():
+        for number, start, stop, note in spans.to_json():
             try:
                 atoms = self._atoms(number, start, stop)
             except _DAMAGE as error:
-                yield lost(self.files, number, _damaged(self, number, error), row=first)
+                yield lost(self.files, number, _damaged(self, number, error))
                 continue
             for low, high, row, rows in atoms:
                 done = 0
                 try:
-                    for at, batch in self.batches(number, low, high, list(described.schema)):
+                    for at, batch in self.batches(number, low, high, list(described.schema), note):
                         yield from _chunks(batch, at, self.files.shown(number))
                         done += batch.num_rows
                 except _DAMAGE as error:
@@ -227,18 +228,24 @@ class ArrowSource(TableSource):
         """Return the schema from the footer or the stream's head."""
         return self._open(number).schema
 
-    def _all(self, number: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (first row, batch) of a whole file; mapped, so a batch costs nothing until it is looked at."""
+    def _all(self, number: int, begin: int = 0, first: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (first row, batch) of a file from its batch `begin`, whose first row is given; of a stream, which has no footer, from its beginning.
+
+        Mapped, so a batch that is not compressed costs nothing until it is looked at.
+        """
         reader = self._open(number)
-        batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if hasattr(reader, "get_batch") else reader
-        first = 0
+        if isinstance(reader, pa.RecordBatchFileReader):
+            batches = (reader.get_batch(i) for i in range(begin, reader.num_record_batches))
+        else:
+            batches, first = reader, 0
         for batch in batches:
             yield first, batch
             first += batch.num_rows
 
-    def batches(self, number: int, start: int, stop: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield the rows [start, stop), batch by batch."""
-        for first, batch in self._all(number):
+    def batches(self, number: int, start: int, stop: int, columns: list[str], note: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield the rows [start, stop), batch by batch; the note holds the batch of `start`, and the rows of it before `start`."""
+        begin, before = divmod(note, _MOST_BATCH_ROWS)
+        for first, batch in self._all(number, begin, start - before):
             if first >= stop:
                 return
             low, high = max(start - first, 0), min(stop - first, batch.num_rows)
@@ -250,11 +257,11 @@ class ArrowSource(TableSource):
 
     def _cuts(self, number: int) -> list[tuple[int, int, int, int]]:
         cuts = []
-        for first, batch in self._all(number):
+        for place, (first, batch) in enumerate(self._all(number)):
             step = max(batch.num_rows * PIECE_BYTES // max(batch.nbytes, 1), 1)
             for at in range(0, batch.num_rows, step):
                 rows = min(step, batch.num_rows - at)
-                cuts.append((first + at, first + at + rows, first + at, batch.nbytes * rows // batch.num_rows))
+                cuts.append((first + at, first + at + rows, place * _MOST_BATCH_ROWS + at, batch.nbytes * rows // batch.num_rows))
         return cuts
 
 
@@ -274,8 +281,9 @@ class ParquetSource(TableSource):
         with pq.ParquetFile(self.files.path(number)) as file:
             return file.schema_arrow
 
-    def batches(self, number: int, start: int, stop: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    def batches(self, number: int, start: int, stop: int, columns: list[str], note: int) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the row groups [start, stop), a few thousand rows at a time."""
+        del note
         with pq.ParquetFile(self.files.path(number), memory_map=True) as file:
             row = sum(file.metadata.row_group(group).num_rows for group in range(start))
             for batch in file.iter_batches(batch_size=CHUNK_ROWS, row_groups=list(range(start, stop)), columns=columns, use_threads=False):
