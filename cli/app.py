@@ -10,6 +10,8 @@ A command `name` lives in `cli/<module>.py` as a typer-annotated function called
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -93,4 +95,6 @@ def penstock(
 
 def main() -> None:
     """Run the command line; leaves the process with 0, 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text; `\udcff` is also what JSON writes for it
     app(prog_name="penstock")

@@ -209,10 +209,13 @@ def _stage(job: Job, stage: int, sizes: list[int], workers: int, lock: int, show
     """Do the parts of a stage that are not done; return what all of them did."""
     left = [part for part in range(len(sizes)) if job.marker(stage, part) is None]
     show.stage("converting" if stage == 1 else "shuffling", sum(sizes), sum(sizes) - sum(sizes[part] for part in left))
-    if workers == 0:
-        run_inline(job, stage, left, show.add)
-    elif left:
-        LocalEngine(workers, lock).run(job, stage, left, show.add)
+    try:
+        if workers == 0:
+            run_inline(job, stage, left, show.add)
+        elif left:
+            LocalEngine(workers, lock).run(job, stage, left, show.add)
+    finally:
+        job.sweep()  # what workers that were ended had not finished: a disk that is full has room again
     found = [job.marker(stage, part) for part in range(len(sizes))]
     missing = [part for part, marker in enumerate(found) if marker is None]
     if missing:

@@ -191,7 +191,7 @@ class Job:
 
     def save(self, plan: Plan) -> None:
         """Write the plan."""
-        with guard(self.path, "write the plan"), pa.OSFile(str(self.path / "files.arrow"), "wb") as sink:
+        with guard(self.path, "write the plan"), pa.OSFile(os.fsencode(self.path / "files.arrow"), "wb") as sink:
             table = plan.files.to_table()
             with pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
@@ -221,7 +221,7 @@ class Job:
 
     def _load(self) -> Plan:
         given = read_json(self.path / "plan.json")
-        with guard(self.path / "files.arrow", "read the plan"), pa.OSFile(str(self.path / "files.arrow")) as file:
+        with guard(self.path / "files.arrow", "read the plan"), pa.OSFile(os.fsencode(self.path / "files.arrow")) as file:
             table = pa.ipc.open_file(file).read_all()
         schema: Schema = schema_from_json(given["schema"])
         return Plan(

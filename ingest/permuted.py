@@ -7,6 +7,7 @@ the staged data fit in memory.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class Permuted:
             batches: list[pa.RecordBatch] = []
             for shard in self._tasks.staged:
                 if shard.split == split:
-                    reader = pa.ipc.open_file(pa.memory_map(str(self._folder / shard.name)))
+                    reader = pa.ipc.open_file(pa.memory_map(os.fsencode(self._folder / shard.name)))
                     batches.extend(reader.get_batch(number) for number in range(reader.num_record_batches))
             starts = np.zeros(len(batches) + 1, np.int64)
             np.cumsum([batch.num_rows for batch in batches], out=starts[1:])

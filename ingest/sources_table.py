@@ -7,6 +7,7 @@ of HF's `ClassLabel` become the dataset's. Refused: casting timestamps, decimals
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import islice
@@ -221,7 +222,7 @@ class ArrowSource(TableSource):
         return False
 
     def _open(self, number: int) -> Any:
-        memory = pa.memory_map(str(self.files.path(number)))
+        memory = pa.memory_map(os.fsencode(self.files.path(number)))
         return pa.ipc.open_file(memory) if self._is_file(number) else pa.ipc.open_stream(memory)
 
     def schema_of(self, number: int) -> pa.Schema:
@@ -276,31 +277,34 @@ class ParquetSource(TableSource):
 
     kind: ClassVar[str] = "parquet"
 
+    def _open(self, number: int) -> pq.ParquetFile:
+        return pq.ParquetFile(pa.memory_map(os.fsencode(self.files.path(number))))  # as bytes: a name need not be UTF-8
+
     def schema_of(self, number: int) -> pa.Schema:
         """Return the schema from the footer."""
-        with pq.ParquetFile(self.files.path(number)) as file:
+        with self._open(number) as file:
             return file.schema_arrow
 
     def batches(self, number: int, start: int, stop: int, columns: list[str], note: int) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the row groups [start, stop), a few thousand rows at a time."""
         del note
-        with pq.ParquetFile(self.files.path(number), memory_map=True) as file:
+        with self._open(number) as file:
             row = sum(file.metadata.row_group(group).num_rows for group in range(start))
             for batch in file.iter_batches(batch_size=CHUNK_ROWS, row_groups=list(range(start, stop)), columns=columns, use_threads=False):
                 yield row, batch
                 row += batch.num_rows
 
     def _atoms(self, number: int, start: int, stop: int) -> list[tuple[int, int, int, int]]:
-        with pq.ParquetFile(self.files.path(number)) as file:
+        with self._open(number) as file:
             rows = [file.metadata.row_group(group).num_rows for group in range(stop)]
         return [(group, group + 1, sum(rows[:group]), rows[group]) for group in range(start, stop)]
 
     def _total(self, number: int) -> int:
-        with pq.ParquetFile(self.files.path(number)) as file:
+        with self._open(number) as file:
             return int(file.metadata.num_rows)
 
     def _cuts(self, number: int) -> list[tuple[int, int, int, int]]:
-        with pq.ParquetFile(self.files.path(number)) as file:
+        with self._open(number) as file:
             groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
             rows = [0, *np.cumsum([group.num_rows for group in groups]).tolist()]
             return [(g, g + 1, rows[g], group.total_byte_size) for g, group in enumerate(groups)]

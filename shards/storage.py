@@ -275,6 +275,6 @@ def map_buffer(path: Path) -> pa.Buffer:
     with guard(path, "map the file"):
         if path.stat().st_size == 0:
             return pa.py_buffer(b"")  # an empty file cannot be mapped
-        with pa.memory_map(str(path)) as source:
+        with pa.memory_map(os.fsencode(path)) as source:
             first = source.read_buffer(1)
             return pa.foreign_buffer(first.address, source.size(), first)

@@ -29,7 +29,7 @@ class Seen:
 def penstock(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command line on pipes."""
     command = [sys.executable, "-c", MAIN, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **env})
+    return subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", check=False, timeout=120, env={**os.environ, **env})
 
 
 def on_a_terminal(*arguments: object, width: int = 80) -> Seen:
