@@ -110,7 +110,7 @@ def check_source(place: Path, rows: Rows) -> None:
 def _check_cuts(found: Located, spans: Spans, described: Described, rows: Rows, keys: list[str]) -> None:
     """Wherever it is cut, the same rows come under the same keys: in merged runs, one by one, and from one source object or many."""
     one = again(found)
-    assert read(one, spans.merged(), described)[:2] == (_Equal(rows), keys)
+    assert read(one, spans.merged(), described)[:2] == (_Equal(rows), keys)  # type: ignore[comparison-overlap]
     for fresh in (False, True):
         parts = [read(again(found) if fresh else one, spans.take(i, i + 1), described) for i in range(len(spans))]
         assert same_rows([row for part in parts for row in part[0]], rows)

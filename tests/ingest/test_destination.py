@@ -70,7 +70,7 @@ STANDING: dict[str, Any] = {
     "a dataset": publish,
     "our job": plan,
     "another's job": lambda root: plan(root, OTHER),
-    "a dataset and our job": lambda root: (publish(root), plan(root)),
+    "a dataset and our job": lambda root: (publish(root), plan(root)),  # type: ignore[func-returns-value]
     "a dataset made by our job": lambda root: publish(root, job=f"{fingerprint(SETTINGS)}.1"),
     "somebody's file": stranger,
 }
@@ -105,9 +105,9 @@ def test_table_of_decisions(tmp_path: Path, there: str, option: str) -> None:
     options = {option: True} if option else {}
     if isinstance(wanted, str):
         with pytest.raises((AlreadyExists, BadRequest), match=wanted):
-            asked(root, **options)
+            asked(root, **options)  # type: ignore[arg-type]
     else:
-        found = asked(root, **options)
+        found = asked(root, **options)  # type: ignore[arg-type]
         assert (found.step, found.operation) == wanted
         gone = {other.name for other in found.discard}
         assert gone == ({path.name for path in (root / "_penstock" / "jobs").glob("*")} if option == "overwrite" else set())
@@ -118,7 +118,7 @@ def test_table_of_decisions(tmp_path: Path, there: str, option: str) -> None:
 def test_contradictions_are_named(tmp_path: Path, options: tuple[str, ...]) -> None:
     """Two or three of the options at once are refused, each by name."""
     with pytest.raises(BadRequest, match=f"{' and '.join(options)} contradict each other"):
-        asked(tmp_path / "out", **dict.fromkeys(options, True))
+        asked(tmp_path / "out", **dict.fromkeys(options, True))  # type: ignore[arg-type]
 
 
 def test_overwritten_rows_are_not_ours_any_more(tmp_path: Path) -> None:

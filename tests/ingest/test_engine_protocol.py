@@ -50,7 +50,7 @@ def test_errors_keep_class_place_and_traceback(error: PenstockError) -> None:
 
 def test_row_of_numpy_crosses_too() -> None:
     """A row number that NumPy made is a number on the other side."""
-    arrived = crossed(BadData("broken", row=np.int64(5)))  # type: ignore[arg-type]
+    arrived = crossed(BadData("broken", row=np.int64(5)))
     assert isinstance(arrived, BadData)
     assert arrived.row == 5
 

@@ -18,7 +18,7 @@ SCHEMA = {"x": Scalar("int64")}
 
 def begun(folder: Path, shard_format: str) -> Output:
     """Return an output with a shard of three rows open."""
-    output = Output(folder, "s1-00000", SCHEMA, format=shard_format, shard_bytes=10**6)
+    output = Output(folder, "s1-00000", SCHEMA, format=shard_format, shard_bytes=10**6)  # type: ignore[arg-type]
     output.write(pa.record_batch({"x": pa.array([1, 2, 3], pa.int64())}), 0)
     return output
 

@@ -58,7 +58,7 @@ def test_scaled_pixels_are_pillow_s(kind: str, rule: dict[str, int], size: tuple
     """A photograph that is scaled is near Pillow's own antialiased scaling of it, in each encoding; an image that fits is not touched."""
     out = io.BytesIO()
     Image.fromarray(photo(240, 320)).save(out, kind, **({} if kind == "png" else {"quality": 95}))
-    made = apply(out.getvalue(), ImageRule(**rule, quality=95))
+    made = apply(out.getvalue(), ImageRule(**rule, quality=95))  # type: ignore[arg-type]
     assert opened(made).size == size
     assert opened(made).format == kind.upper()
     wanted = np.asarray(opened(out.getvalue()).convert("RGB").resize(size, Image.Resampling.BILINEAR), np.int16)

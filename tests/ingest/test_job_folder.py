@@ -90,7 +90,7 @@ def test_plan_comes_back_as_it_was(
     assert not job.planned
     job.save(made)
     assert job.planned
-    found = job.load()
+    found = job.load()  # type: ignore[unreachable]
     for name in ("settings", "operation", "bases", "described", "part_bytes", "bad"):
         assert getattr(found, name) == getattr(made, name), name
     assert [part.to_json() for part in found.parts] == runs

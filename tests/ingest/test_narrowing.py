@@ -27,7 +27,7 @@ def test_thousands_of_bad_rows(good_every: int, monkeypatch: pytest.MonkeyPatch)
     """4,000 rows of broken JSON, with good ones between, are set aside each by its number; rows tried stay O(rows log rows)."""
     values = [b'{"a": 1}' if i % good_every == good_every - 1 else b"{broken" for i in range(4000)]
     tried = 0
-    original = module.canonical
+    original = module.canonical  # type: ignore[attr-defined]
 
     def counted(batch: object, schema: object) -> object:
         nonlocal tried

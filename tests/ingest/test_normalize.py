@@ -88,7 +88,7 @@ def test_row_that_is_wrong_twice_is_one_row() -> None:
 def test_good_chunk_is_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk without fault is judged once, whole; one bad row of 64 costs two more tries for each halving, not 64."""
     calls: list[int] = []
-    real = module.canonical
+    real = module.canonical  # type: ignore[attr-defined]
 
     def counted(batch: pa.RecordBatch, schema: Schema) -> Any:
         calls.append(batch.num_rows)

@@ -88,7 +88,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Put a clock in place of the machine's."""
     made = Clock()
-    monkeypatch.setattr(progress.time, "monotonic", made)
+    monkeypatch.setattr(progress.time, "monotonic", made)  # type: ignore[attr-defined]
     return made
 
 
@@ -122,7 +122,7 @@ def test_more_than_all_is_never_shown(clock: Clock) -> None:
     show.stage("converting", 100, 0)
     clock.now += 10.0
     show.add(1, 1000)
-    assert "100 B of 100 B" in show._stream.getvalue()  # type: ignore[attr-defined]
+    assert "100 B of 100 B" in show._stream.getvalue()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", [Silent, Bar, Lines])
@@ -139,9 +139,9 @@ def test_showing_may_end_at_any_time(kind: type[Silent]) -> None:
 def test_who_asks_on_a_pipe_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a terminal gets the bar, and nobody gets anything unasked."""
     assert type(shown(False)) is Silent
-    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
+    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())  # type: ignore[attr-defined]
     assert type(shown(True)) is Lines
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)  # type: ignore[attr-defined]
     assert type(shown(True)) is Bar
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.errors import BadData
 
-Texts = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r"), max_size=8)
+Texts = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r"), max_size=8)  # type: ignore[arg-type]
 Cells = st.tuples(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), Texts)
 
 

@@ -18,7 +18,7 @@ from penstock.ingest.locate import locate
 from penstock.ingest.plan import open_source
 from penstock.ingest.source import Chunk
 
-Names = st.text(st.characters(blacklist_characters="/\0.", blacklist_categories=("Cs",)), min_size=1, max_size=5)
+Names = st.text(st.characters(blacklist_characters="/\0.", blacklist_categories=("Cs",)), min_size=1, max_size=5)  # type: ignore[arg-type]
 
 
 @settings(deadline=None, max_examples=20)

@@ -126,7 +126,7 @@ def test_a_job_is_sought_only_behind_what_was_there(tmp_path: Path, monkeypatch:
         put(tmp_path, name, job=f"job {name}")
     read: list[int] = []
     real = commits.read_commit
-    monkeypatch.setattr(commits, "read_commit", lambda root, version: read.append(version) or real(root, version))
+    monkeypatch.setattr(commits, "read_commit", lambda root, version: read.append(version) or real(root, version))  # type: ignore[func-returns-value, redundant-expr]
     assert commits.find_job(tmp_path, "job c", after=4) is None
     assert read == [6, 5]
     assert commits.find_job(tmp_path, "job e", after=4) == 5
@@ -162,7 +162,7 @@ def test_class_names_at_other_places_are_refused(tmp_path: Path, names: Any, ope
 def test_class_names_that_another_writer_added_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two appends that each bring a new class: the one that lost the name looks again, and does not lay its names over the other's."""
     put(tmp_path, "a", metadata=names_of(label=["cat"]))
-    real, calls = commits.put_if_absent, []
+    real, calls = commits.put_if_absent, []  # type: ignore[attr-defined]
 
     def loses_once(path: Path, data: bytes) -> bool:
         calls.append(path)

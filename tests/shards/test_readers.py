@@ -56,8 +56,8 @@ def many(root: Path, shards: int) -> Dataset:
 def test_many_shards_are_opened_once_and_hold_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shuffle over 300 shards opens 300 files, not one for nearly every row, and leaves no descriptor open."""
     opened: list[Path] = []
-    real = arrow.map_buffer
-    monkeypatch.setattr(arrow, "map_buffer", lambda path: opened.append(path) or real(path))
+    real = arrow.map_buffer  # type: ignore[attr-defined]
+    monkeypatch.setattr(arrow, "map_buffer", lambda path: opened.append(path) or real(path))  # type: ignore[func-returns-value, redundant-expr]
     ds = many(tmp_path / "ds", 300)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for row in np.random.default_rng(0).permutation(600).tolist() * 2:
@@ -79,7 +79,7 @@ def test_a_dropped_dataset_lets_go_of_its_maps(tmp_path: Path) -> None:
         assert shard not in Path("/proc/self/maps").read_text()
     finally:
         gc.enable()
-    assert bytes(rows[0]) == b"%020d" % 0
+    assert bytes(rows[0]) == b"%020d" % 0  # type: ignore[call-overload]
 
 
 def test_the_oldest_goes_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_the_oldest_goes_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch
     assert second() is None
     found.get(3)
     assert len(found) == 2
-    assert not first.closed
+    assert not first.closed  # type: ignore[attr-defined]
     assert found.get(0) is not first
 
 

@@ -286,15 +286,15 @@ def test_a_temporary_in_use_is_never_swept(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_temporary_swept_before_its_lock_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep that comes between the making of a file and its lock costs a second file, not the write."""
-    real, sweeps = storage.fcntl.flock, []
+    real, sweeps = storage.fcntl.flock, []  # type: ignore[attr-defined, var-annotated]
 
     def swept_first(file: Any, how: int) -> None:
-        if how == storage.fcntl.LOCK_EX and not sweeps:
+        if how == storage.fcntl.LOCK_EX and not sweeps:  # type: ignore[attr-defined]
             sweeps.append(1)
-            sweeps.extend(storage.sweep_temporaries(tmp_path))
+            sweeps.extend(storage.sweep_temporaries(tmp_path))  # type: ignore[arg-type]
         real(file, how)
 
-    monkeypatch.setattr(storage.fcntl, "flock", swept_first)
+    monkeypatch.setattr(storage.fcntl, "flock", swept_first)  # type: ignore[attr-defined]
     assert storage.put_if_absent(tmp_path / "x", b"data")
     assert len(sweeps) == 2
     assert names(tmp_path) == ["x"]

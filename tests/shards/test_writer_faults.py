@@ -290,7 +290,7 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     before = len(list(Path("/proc/self/fd").iterdir()))
-    monkeypatch.setattr(staging.fcntl, "flock", refuse)
+    monkeypatch.setattr(staging.fcntl, "flock", refuse)  # type: ignore[attr-defined]
     with pytest.raises(StorageError, match="gives no locks: mount it with them") as caught:
         Writer(tmp_path / "ds", {"b": Bytes()})
     assert caught.value.url is not None
