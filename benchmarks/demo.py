@@ -164,6 +164,7 @@ def train_and_kill(demo: Demo, shard_format: str, kill_step: int) -> list[str]:
         "torch.distributed.run",
         "--standalone",
         "--nproc-per-node=2",
+        f"--log-dir={demo.out / 'torchrun'}",  # it would leave a folder in /tmp when it is killed
         *train_command(demo, shard_format),
     ]
     print(f"  $ torchrun --nproc-per-node=2 {' '.join(train_command(demo, shard_format))}", flush=True)

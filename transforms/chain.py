@@ -186,7 +186,12 @@ def _factor(decoder: Decode, header: Header, items: Sequence[Item]) -> int:
         if longer is None:
             break
         view = longer
-    return view.factor()
+    return _allowed(header, view.factor())
+
+
+def _allowed(header: Header, factor: int) -> int:
+    """Return the scale to decode at: a turned image whose sides are no multiples would have the decoder's padded edge on the wrong side."""
+    return factor if header.orientation == 1 or (header.height % factor == 0 and header.width % factor == 0) else 1
 
 
 class _Work:
@@ -238,7 +243,7 @@ class _Work:
         assert self._decoder is not None
         assert self._header is not None
         begin = perf_counter_ns()
-        factor = self.view.factor() if self._decoder.scaled and self._header.turbo else 1
+        factor = _allowed(self._header, self.view.factor() if self._decoder.scaled and self._header.turbo else 1)
         room = (self._header.height // factor + 1) * (self._header.width // factor + 1) * self._decoder.channels
         image = decode(self._value, self._header, self._decoder.mode, factor, pixel_buffer(room))
         self.decode_ns += perf_counter_ns() - begin
