@@ -25,7 +25,7 @@ from .manifest import Shard
 from .npy import array_of
 from .reader import ShardReader
 from .storage import map_file
-from .tarindex import TarIndex, sample_hashes
+from .tarindex import TarIndex, build, differs, sample_hashes
 from .tarkeep import load
 from .tarnames import KEY
 
@@ -89,18 +89,14 @@ class TarReader(ShardReader):
         return row
 
     def check(self, number: int) -> None:
-        """Compare each sample with its checksum, if the tar was hashed, and parse every small file and text.
+        """Compare each sample with its checksum, if the tar was hashed, and the index with the tar; parse every small file and text.
 
         Raises:
             BadData: a bit has changed since it was written, or a value is not what its column says; names the first such row.
         """
         columns = self.block(number)
-        expected, data = self._index.hashes, self._data
-        found = None if expected is None else sample_hashes(data, self._index)
-        if expected is not None and found is not None and (wrong := np.flatnonzero(expected != found)).size:
-            row = int(wrong[0])
-            reason = f"sample {self._index.keys[row].as_py()!r} has checksum {found[row]:016x} where {expected[row]:016x} was written: the tar has changed; restore it"
-            raise BadData(reason, path=self._path, shard=self._shard.path, row=row)
+        self._check_samples()
+        self._check_index()
         for name, column in columns.items():
             field = self.schema[name]
             if isinstance(column, RaggedColumn) and not isinstance(field, (Text, Json)):
@@ -112,6 +108,25 @@ class TarReader(ShardReader):
                         field.decode(value)
                 except BadData as error:
                     raise error.at(path=self._path, shard=self._shard.path, row=row, field=name) from None
+
+    def _check_samples(self) -> None:
+        expected, data = self._index.hashes, self._data
+        found = None if expected is None else sample_hashes(data, self._index)
+        if expected is not None and found is not None and (wrong := np.flatnonzero(expected != found)).size:
+            row = int(wrong[0])
+            reason = f"sample {self._index.keys[row].as_py()!r} has checksum {found[row]:016x} where {expected[row]:016x} was written: the tar has changed; restore it"
+            raise BadData(reason, path=self._path, shard=self._shard.path, row=row)
+
+    def _check_index(self) -> None:
+        """Walk the tar's headers again and refuse an index that says anything else."""
+        try:
+            scanned = build(self._data, hashed=False)
+            if (difference := differs(self._index, scanned)) is not None:
+                name, row = difference
+                reason = f"the index {self._path.name}.idx says another {name} than the tar; delete the index and it is built again"
+                raise BadData(reason, row=row)  # noqa: TRY301 (one place adds where)
+        except BadData as error:
+            raise error.at(path=self._path, shard=self._shard.path) from None
 
     def close(self) -> None:
         """Let go of the map; views handed out keep it."""

@@ -16,6 +16,9 @@ from contracts.tars import npy, pairs, write_tar
 from penstock.errors import BadRequest, NotADataset
 from penstock.shards import commits
 from penstock.shards.adopt import adopt
+from penstock.shards.dataset import Dataset
+from penstock.shards.tarindex import TarIndex, from_bytes, to_bytes
+from penstock.shards.tarnames import Facts
 from penstock.shards.tarscan import members
 from penstock.shards.verify import Problem, verify
 
@@ -201,3 +204,37 @@ def test_a_problem_is_a_value() -> None:
     """Problems compare by what they say, so reports can be compared."""
     values: dict[str, Any] = {"shard": "a", "row": 1, "field": None, "reason": "r"}
     assert Problem(**values) == Problem(**values)
+
+
+def test_an_index_that_is_whole_and_wrong_is_found(tmp_path: Path) -> None:
+    """An index whose own checksum fits is still compared with the tar: a length, a key or a column that it makes up is named."""
+    paths = dataset(tmp_path, "tar", mixed(60))
+    place = tmp_path / f"{paths[1]}.idx"
+    index = from_bytes(np.fromfile(place, np.uint8))
+    name = next(name for name in index.facts if index.sizes[name][7] > 1)
+    sizes = index.sizes[name].copy()
+    sizes[7] -= 1
+    keys = pa.array([*index.keys.to_pylist()[:-1], "other"])
+    facts = {**index.facts, name: Facts(group="bytes")}
+    for change, row in ({"sizes": {**index.sizes, name: sizes}}, 7), ({"keys": keys}, 29), ({"facts": facts}, None):
+        place.write_bytes(to_bytes(TarIndex(**{**vars(index), "hashes": None, **change})))
+        (problem, *_) = found(tmp_path)
+        assert (problem.shard, problem.row) == (paths[1], row)
+        assert "delete the index" in problem.reason or "stored as bytes" in problem.reason
+    place.write_bytes(to_bytes(index))
+    assert found(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_no_flipped_bit_of_an_index_passes_with_other_rows(tmp_path: Path, step: int) -> None:
+    """Wherever a bit of the index flips, verifying says so or every row is what it was."""
+    (shard, _) = dataset(tmp_path, "tar", mixed(4))
+    place = tmp_path / f"{shard}.idx"
+    whole = place.read_bytes()
+    with Dataset(tmp_path) as ds:
+        good = repr(list(ds))
+    for at in range(step, len(whole), 97):
+        place.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
+        if not found(tmp_path):
+            with Dataset(tmp_path) as ds:
+                assert repr(list(ds)) == good
