@@ -61,6 +61,32 @@ def quotes_are_regular(data: Memory, quotes: Ints, delimiter: int) -> bool:
     return bool((opens & ((before != _QUOTE) | doubled)).all() and closes.all())
 
 
+def stray_quote(data: Memory, delimiter: int) -> tuple[int, str] | None:
+    """Return where the first quote opens that takes other records into its value, and why it does; None when there is none.
+
+    Such a quote is never closed, or what closes it behind a line break stands inside another value. A parser sees one long value there and loses the
+    records in it without a word. One step of Python a quote: for text whose quotes are not regular.
+    """
+    quotes = find_all(data, _QUOTE)
+    before = np.where(quotes > 0, data[np.maximum(quotes - 1, 0)], _NEWLINE)
+    after = np.where(quotes + 1 < len(data), data[np.minimum(quotes + 1, len(data) - 1)], _NEWLINE)
+    places = zip(quotes.tolist(), np.isin(before, (delimiter, _NEWLINE, _RETURN)).tolist(), after.tolist(), strict=True)
+    ends = (delimiter, _NEWLINE, _RETURN)
+    for opened, opens, _ in places:
+        if not opens:
+            continue  # such as 5" pipe
+        for at, _, follows in places:
+            if follows == _QUOTE:
+                next(places, None)  # the second of a doubled pair
+            elif follows not in ends and (data[opened:at] == _NEWLINE).any():
+                return opened, "is closed on another line, inside a value"
+            else:
+                break
+        else:
+            return opened, "is never closed"
+    return None
+
+
 def records(data: Memory, *, delimiter: int | None = None) -> Records | None:
     """Return the records of a run of text.
 

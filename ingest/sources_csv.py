@@ -19,7 +19,7 @@ import pyarrow.csv
 from ..errors import BadData, StorageError
 from ..fields import Scalar, Schema, Text
 from ..shards.storage import map_file
-from .records import Memory, records
+from .records import Memory, records, stray_quote
 from .source import Described, choose
 from .sources_text import BOM, TextSource, samples
 
@@ -28,6 +28,9 @@ _ABSENT = [text for text in pa.csv.ConvertOptions().null_values if text.strip("-
 
 _WHOLE = re.compile(r"[+-]?[0-9]{19,}")
 """A whole number that int64 may not hold. As a float64 two of them could become one, so such a column is text."""
+
+_HEADER_LINES = 100
+"""A header's names hold fewer line breaks."""
 
 _LOOKS: dict[str, Callable[[str], object]] = {"int64": int, "float64": float, "bool": str}
 
@@ -48,7 +51,11 @@ class CsvSource(TextSource):
         head = records(data[skip : skip + 2**20], delimiter=self.delimiter) or records(data[skip : skip + 2**20])
         if head is None or not len(head):
             raise BadData(f"a CSV file of {len(data)} bytes without a header line")
-        start, stop = skip + int(head.starts[0]), skip + int(head.ends[0])
+        start = skip + int(head.starts[0])
+        ends = (skip + int(end) for end in head.ends[:_HEADER_LINES])  # of lines, where quotes further down are not regular
+        stop = next((end for end in ends if stray_quote(data[start:end], self.delimiter) is None), None)
+        if stop is None:
+            raise BadData("line 1: a quote that opens in the header is never closed, so its names cannot be told; close it")
         try:
             names = next(csv.reader(io.StringIO(data[start:stop].tobytes().decode()), delimiter=chr(self.delimiter)))
         except (UnicodeDecodeError, csv.Error) as error:

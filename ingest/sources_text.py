@@ -17,7 +17,7 @@ import pyarrow as pa
 from ..errors import BadData, StorageError
 from ..shards.storage import map_file
 from .assign import Spans
-from .records import Memory, Records, cuts, records
+from .records import Memory, Records, cuts, records, stray_quote
 from .report import Bad
 from .source import CHUNK_BYTES, Chunk, Described, Pieces, Source, lost
 
@@ -159,6 +159,12 @@ class TextSource(Source):
 
     def _unruly(self, number: int, data: Memory, line: int, described: Described) -> Iterator[Chunk | Bad]:
         """Yield a file whose quotes do not stand around whole values, at once; rows are counted, since their lines cannot be told."""
+        if self.delimiter is not None and (stray := stray_quote(data, self.delimiter)) is not None:
+            at, fault = stray
+            row = line + int((data[:at] == 10).sum()) + 1
+            error = BadData(f"line {row}: the quote that opens here {fault}, so the records behind it cannot be told; close or double it")
+            yield lost(self.files, number, error, rows=_count(data, self.delimiter), row=row)
+            return
         try:
             if len(data) > _MAX_PARSE_BYTES:
                 raise BadData(f"{len(data)} bytes with quotes inside unquoted values cannot be cut into records; quote such values")  # noqa: TRY301 - as above

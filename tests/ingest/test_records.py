@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.ingest.records import Memory, cuts, find_all, quotes_are_regular, records
+from penstock.ingest.records import Memory, cuts, find_all, quotes_are_regular, records, stray_quote
 
 Cells = st.lists(st.lists(st.text('ab ,"\n', max_size=6), min_size=2, max_size=2), max_size=30)
 
@@ -87,3 +87,15 @@ def test_quotes_around_whole_values(text: bytes, regular: bool) -> None:
     data = memory(text)
     assert quotes_are_regular(data, find_all(data, 34), 44) is regular
     assert (records(data, delimiter=44) is not None) is regular
+
+
+@given(Cells)
+def test_what_is_closed_has_no_stray_quote(rows: list[list[str]]) -> None:
+    """Text that the csv module wrote has no stray quote; without its last one the last value is the one that is named."""
+    data = written(rows)
+    assert stray_quote(memory(data), 44) is None
+    if rows:
+        last = len(data) - 2
+        found = stray_quote(memory(data[:last] + b"\n"), 44)
+        value = len(rows[-1][-1].replace('"', '""'))
+        assert found == (last - value - 1, "is never closed")

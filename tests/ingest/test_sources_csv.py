@@ -90,6 +90,7 @@ def test_words_for_absent_are_words_in_text(tmp_path: Path) -> None:
         ("\n\n", "a CSV file of 2 bytes without a header line"),
         ("a,a\n1,2\n", r"line 1: the header \['a', 'a'\] has a name twice or an empty one"),
         ("a,,c\n1,2,3\n", r"line 1: the header \['a', '', 'c'\] has a name twice or an empty one"),
+        ('"a,b\n1,2\n', "line 1: a quote that opens in the header is never closed"),
         (b"\xff,b\n1,2\n", "line 1: the header cannot be read: 'utf-8' codec"),
     ],
 )
@@ -128,3 +129,38 @@ def test_quarantine_shows_the_record(tmp_path: Path) -> None:
     (line,) = quarantine(tmp_path / "out")
     assert line["reason"] == f"line 2002: 3 values where the header names 2 columns: {('1,2,' + 'z' * 76).encode()!r}"
     assert line["structure"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fault"),
+    [
+        ('id,text\n1,"hello\n2,b\n3,c\n', 2, "is never closed"),
+        ('id,text\n1,"a\nb"\n2,"c""d"\n3,"hello\n4,b\n', 5, "is never closed"),
+        ('id,text\n1,5" pipe\n2,"hello\n3,c""\n', 3, "is never closed"),
+        ('id,text\n1,"hello\n2,"b"\n3,c\n', 2, "is closed on another line, inside a value"),
+    ],
+)
+def test_quote_that_is_never_closed(tmp_path: Path, text: str, line: int, fault: str) -> None:
+    """A quote that swallows the records behind it is damaged structure, named by the file and the line where it opens; no row is lost in silence."""
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(BadData, match=rf"t\.csv, row {line}: line {line}: the quote that opens here {fault}"):
+        run(tmp_path / "t.csv", tmp_path / "out")
+    assert not (tmp_path / "out" / "data").exists()
+
+
+def test_file_with_an_open_quote_is_lost_whole(tmp_path: Path) -> None:
+    """Beside a good file it is one line of the quarantine that stands for all of its lines."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.csv").write_text("id,text\n1,x\n")
+    (tmp_path / "raw" / "b.csv").write_text('id,text\n1,"hello\n2,b\n3,c\n')
+    report = run(tmp_path / "raw", tmp_path / "out", max_bad=3)
+    assert (report.rows_in, report.rows_out, report.rows_set_aside) == (4, 1, 3)
+    (bad,) = quarantine(tmp_path / "out")
+    assert (bad["source"], bad["row"], bad["rows"], bad["structure"]) == ("b.csv", 2, 3, True)
+
+
+def test_quotes_inside_values_are_text(tmp_path: Path) -> None:
+    """A quote that opens no value takes nothing with it, and a header with a line break is read although such a quote stands below."""
+    (tmp_path / "t.csv").write_text('id,"te\nxt"\n1,5" pipe\n2,"a\nb"\n3,"c"d\n')
+    assert run(tmp_path / "t.csv", tmp_path / "out").rows_out == 3
+    assert [row["te\nxt"] for row in rows_of(tmp_path / "out")] == ['5" pipe', "a\nb", "cd"]
