@@ -35,8 +35,20 @@ ATTEMPTS = 3
 """How often a part is tried when its worker dies."""
 
 # pyarrow imports pandas, where there is one, to convert its first list: 0.4 s that no worker has a use for, so in a worker there is none.
+# The kernel ends a worker (SIGIO) when the lifeline, which only the parent holds open, closes: also one that is still importing, or in code that keeps
+# the interpreter's lock. The descriptor is opened anew, because what is set on the one that was inherited would be set for all workers.
 _PROGRAM = """
-import sys
+import fcntl, os, signal, sys
+if len(sys.argv) > 4:
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    lifeline = os.open("/proc/self/fd/" + sys.argv[4], os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    try:
+        os.read(lifeline, 1)
+        os._exit(3)  # it closed before anybody listened
+    except BlockingIOError:
+        pass
 class NoPandas:
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -98,6 +110,7 @@ class LocalEngine:
             raise BadRequest(f"workers: {workers!r} must be 1 or more")
         self.workers = workers
         self._lock = lock
+        self._lifeline: tuple[int, int] | None = None
         self._selector = selectors.DefaultSelector()
         self._processes: list[_Process] = []
 
@@ -109,6 +122,7 @@ class LocalEngine:
             WorkerFailed: a part raised something else, or its workers died three times.
         """
         state = _State(stage=stage, waiting=deque(parts))
+        self._lifeline = os.pipe()
         try:
             while state.done < len(parts):
                 while len(self._processes) < min(self.workers, len(parts) - state.done):
@@ -121,9 +135,11 @@ class LocalEngine:
     def _start(self, job: Job, stage: int) -> None:
         log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process it belongs to
         program = _PROGRAM.format(path=[path for path in sys.path if path])
-        keep = () if self._lock is None else (self._lock,)
+        assert self._lifeline is not None
+        lifeline = self._lifeline[0]
+        keep = (lifeline,) if self._lock is None else (self._lock, lifeline)
         popen = subprocess.Popen(  # noqa: S603 - our own interpreter and program
-            [sys.executable, "-c", program, str(job.root), job.name, str(stage)],
+            [sys.executable, "-c", program, str(job.root), job.name, str(stage), str(lifeline)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -235,6 +251,9 @@ class LocalEngine:
             self._end(process)
             process.log.close()
         self._processes = []
+        for descriptor in self._lifeline or ():
+            os.close(descriptor)
+        self._lifeline = None
         self._selector.close()
         self._selector = selectors.DefaultSelector()
 

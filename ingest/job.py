@@ -43,7 +43,7 @@ PLAN_FORMAT = 2
 JOBS = "_penstock/jobs"
 """Where in a destination unfinished jobs are."""
 
-LOCK_WAIT_S = 3.0
+LOCK_WAIT_S = 10.0
 """How long the workers of a killed conversion may take to notice; after it the job counts as running."""
 
 _CAP_BYTES = 1 << 30

@@ -143,6 +143,28 @@ def test_worker_ends_when_its_input_closes(tmp_path: Path, images: Path, monkeyp
     running.stdout.close()
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_worker_that_cannot_listen_ends_with_its_lifeline(early: bool) -> None:
+    """A worker that keeps the interpreter's lock while it imports ends at once when its lifeline closes, also when that was before it began."""
+    busy = "print('here', flush=True)\nfrom ctypes import PyDLL\nPyDLL(None).sleep(30)\nfrom penstock.ingest.worker"
+    program = engines._PROGRAM.format(path=sys.path).replace("from penstock.ingest.worker", busy)
+    ours, theirs = os.pipe()[::-1]
+    if early:
+        os.close(ours)
+    running = subprocess.Popen(
+        [sys.executable, "-c", program, "root", "job", "1", str(theirs)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(theirs,)
+    )
+    os.close(theirs)
+    assert running.stdout is not None
+    assert running.stdin is not None
+    if not early:
+        assert running.stdout.readline() == b"here\n"
+        os.close(ours)
+    assert running.wait(timeout=5) == (3 if early else -signal.SIGIO)
+    running.stdout.close()
+    running.stdin.close()
+
+
 def _planned(src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """Return a job that has a plan and nothing done."""
 
