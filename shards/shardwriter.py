@@ -53,8 +53,8 @@ class ShardWriter(ABC):
     Attributes:
         schema: the columns.
         rows: how many rows it has taken.
-        size_bytes: bytes of values taken so far (`row_bytes`), which is what decides when a shard is large enough. It is a function of
-            the rows alone, so equal rows are cut into equal shards.
+        size_bytes: bytes taken so far, which is what decides when a shard is large enough: of values (`row_bytes`) in an Arrow file, of the
+            file in a tar, whose headers may be most of it. It is a function of the rows alone, so equal rows are cut into equal shards.
     """
 
     schema: Schema

@@ -13,11 +13,9 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import webdataset
 
 from ..errors import BadData
@@ -71,7 +69,6 @@ class TarShardWriter(ShardWriter):
             raise BadData(f"the row has no column {missing[0]!r}; it has {sorted(row)}", row=self.rows)
         key = self._key(row)
         sample: dict[str, Any] = {KEY: key}
-        taken = len(key.encode()) + 4 if len(self._fields) < len(self.schema) else 0
         for name, field in self._fields.items():
             try:
                 data = file_of(row[name], field)
@@ -80,12 +77,11 @@ class TarShardWriter(ShardWriter):
             except BadData as error:
                 raise error.at(row=self.rows, field=name) from None
             sample[suffix] = data
-            taken += _value_bytes(row[name], data, field)
         self._tar.write(sample)
         self._tar.tarstream.members = []  # tarfile remembers every member it wrote
         self._keys.add(key)
         self.rows += 1
-        self.size_bytes += taken
+        self.size_bytes = self._tar.tarstream.offset
 
     def _key(self, row: Mapping[str, Any]) -> str:
         if KEY not in self.schema or KEY in self._fields:
@@ -127,13 +123,6 @@ def file_of(value: Any, field: Field) -> bytes:
             return bytes_of(value)
         case _:
             return value.encode() if isinstance(value, str) else bytes(value)
-
-
-def _value_bytes(value: Any, data: bytes, field: Field) -> int:
-    """Return what the value counts for in `size_bytes`: its elements, and 4 for a run's length, in every format alike."""
-    if isinstance(field, Tokens):
-        return int(value.nbytes) + 4
-    return len(data) + 4 if field.ragged else np.dtype(field.dtype).itemsize * prod(field.shape)
 
 
 def _check_member(name: str, size: int) -> None:

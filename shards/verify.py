@@ -1,8 +1,8 @@
 """Reads every byte of a dataset and names what is not as it was written: the shard, and in it the first bad row of each bad block.
 
 Per shard, in this order: the file is there and has its size; its XXH3 is the one in the manifest; each block's own checksum (Arrow blocks and
-tar samples of ours have one) and its structure: offsets, counts, text in UTF-8, numbers and arrays in a tar, and its index against a new scan. A file whose XXH3 is wrong though
-all blocks are right was changed outside them, and is named without a row.
+tar samples of ours have one) and its structure: offsets, counts, text in UTF-8, numbers and arrays in a tar, whose index is compared with a new
+scan. A file whose XXH3 is wrong though all blocks are right was changed outside them, and is named without a row.
 
 Must never: repair, or stop at the first problem. Cost: two reads of each file, the second from the page cache; memory of one block.
 """

@@ -1,7 +1,7 @@
 """Rows into a dataset: encode, cut into shards, publish all of them as one version or nothing.
 
 A row is checked whole before any of it is taken, so a refused row leaves the writer as it was. A shard ends with the row that makes its
-values reach `shard_size`; equal rows are therefore cut into equal shards, whether they came one by one or as tables.
+values (of a tar: its file, headers included) reach `shard_size`; equal rows are therefore cut into equal shards, whether they came one by one or as tables.
 
 Must never: show a reader half of what was written, or pickle a value that has no field.
 Cost: one block of rows in memory (about 4 MiB), the shards on disk once. Rates are in docs/format.md.
@@ -80,7 +80,7 @@ class Writer:
             path: the dataset's folder.
             fields: the columns; without them they are inferred from the first row, or taken from the dataset appended to.
             format: `"arrow"` or `"tar"`.
-            shard_size: bytes of values after which a new shard begins, such as `"128MB"`. Larger shards open faster, smaller ones shuffle and
+            shard_size: bytes of values, or of a tar's file, after which a new shard begins, such as `"128MB"`. Larger shards open faster, smaller ones shuffle and
                 move better; 128 MB is about 1,300 images of 100 KB.
             metadata: anything JSON can say, kept with the dataset. When appending, the names in `"class_names"` of a column begin with
                 those that are there.
@@ -233,7 +233,7 @@ class Writer:
         while done < batch.num_rows:
             shard = self._shard or self._begin()
             before = int(ends[done - 1]) if done else 0
-            room = min(self._shard_size - shard.size_bytes, _SLICE_BYTES)
+            room = min(self._shard_size - shard.size_bytes, _SLICE_BYTES) if self._format != "tar" else 1  # a tar goes row by row
             stop = min(int(np.searchsorted(ends, before + room)) + 1, batch.num_rows)  # the row that fills the shard is the last of it
             shard.write_batch(batch.slice(done, stop - done))
             self._rows += stop - done

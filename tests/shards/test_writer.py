@@ -333,3 +333,19 @@ def test_a_writer_signs_its_commit(tmp_path: Path) -> None:
     jobs = {commits.read_commit(tmp_path / "ds", version).job for version in (1, 2)}
     assert len(jobs) == 2
     assert all(job is not None and job.startswith("writer.") for job in jobs)
+
+
+@pytest.mark.parametrize("size", [1, 10_000, 100_000])
+def test_small_rows_in_a_tar_keep_the_shard_size(tmp_path: Path, size: int) -> None:
+    """A tar's headers count: no file passes the size by more than a row, the end marker and padding, and tables are cut as rows are."""
+    rows = [{"i": i, "t": f"{i:05d}"} for i in range(150)]
+    fields = {"i": Scalar("int64"), "t": Text()}
+    with Writer(tmp_path / "rows", fields, format="tar", shard_size=size) as writer:
+        for row in rows:
+            writer.write(row)
+    with Writer(tmp_path / "tables", fields, format="tar", shard_size=size) as writer:
+        writer.write_table(pa.Table.from_pylist(rows))
+    shards, tables = (commits.load(tmp_path / name).shards for name in ("rows", "tables"))
+    assert [(shard.rows, shard.xxh3) for shard in shards] == [(shard.rows, shard.xxh3) for shard in tables]
+    assert max(shard.bytes for shard in shards) <= size + 2048 + 1024 + 10_240
+    assert len(shards) == -(-150 // -(-size // 2048))
