@@ -67,7 +67,7 @@ def decide(root: Path, settings: Settings, job: Job, *, append: bool, overwrite:
         if not any(standing) and not (root / "_penstock").is_dir():
             _check_empty(root, settings)  # somebody else's files; what a killed conversion left has `_penstock` beside it
         discard = (*((job,) if job.planned else ()), *others)
-        return Decision(step=Step.START, operation="overwrite" if any(standing) else "create", standing=standing, discard=discard)
+        return Decision(step=Step.START, operation="overwrite", standing=standing, discard=discard)
     if job.planned or others:
         same = "with these settings" if job.planned else "with other settings"
         raise AlreadyExists(f"{root}: an unfinished conversion {same} is here; --resume (resume=True) continues it, --overwrite starts again")

@@ -1,7 +1,8 @@
 """The end of a job: count what its parts did, judge it, and publish the shards.
 
 Shards are moved into `data/` first and then named by one commit a dataset; a reader sees the old version or the whole new one. Every step looks whether it was
-done before, so a kill between any two is healed by `--resume`. What is written depends on plan and markers alone, never on who did what when.
+done before, so a kill between any two is healed by `--resume`. Of two conversions at once the later one appends or overwrites if it was told to, and is
+refused, leaving nothing behind, if it was not. What is written depends on plan and markers alone, never on who did what when.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import BadData, StorageError
+from ..errors import AlreadyExists, BadData, BadRequest, StorageError
 from ..shards import commits
 from ..shards.manifest import Manifest, Shard
 from ..shards.storage import fsync_folder, guard, make_folder, sweep_temporaries
@@ -93,8 +94,8 @@ def publish(job: Job, plan: Plan, staged: Sequence[Staged]) -> dict[str, Manifes
     for number, (name, root) in enumerate(targets(job.root, plan.settings).items()):
         mine = [shard for shard in staged if shard.split == number]
         version = plan.bases[number] + 1
-        name_of_commit = commit_name(job, version)
-        if (done := commits.find_job(root, name_of_commit)) is not None:
+        signed, after = commit_name(job, version), plan.bases[number]
+        if (done := commits.find_job(root, signed, after=after)) is not None:
             sweep_temporaries(root / commits.COMMITS)  # a kill right behind the commit
             found[name] = commits.load(root, done)
             continue
@@ -103,15 +104,44 @@ def publish(job: Job, plan: Plan, staged: Sequence[Staged]) -> dict[str, Manifes
             fsync_folder(root / "data")
         else:
             make_folder(root)
-        found[name] = commits.commit(
-            root,
-            operation="create" if plan.operation == "append" and not plan.bases[number] else plan.operation,
-            schema=plan.described.schema,
-            added=shards,
-            metadata=plan.described.metadata,
-            job=name_of_commit,
-        )
+        try:
+            found[name] = _committed(plan, root, shards, signed, after)
+        except BadRequest as refused:
+            if max(commits.list_versions(root), default=0) <= after:
+                raise  # nobody's doing: it can be put right and resumed
+            _withdraw(job, root, shards)
+            kind = AlreadyExists if isinstance(refused, AlreadyExists) else BadRequest
+            raise kind(f"{refused}. Another writer was faster: what this conversion made was removed and nothing of it published in {root}") from None
     return found
+
+
+def _committed(plan: Plan, root: Path, shards: Sequence[Shard], signed: str, after: int) -> Manifest:
+    """Commit the shards of one dataset as was asked; where nothing stands, appending and overwriting begin it, unless another writer is faster."""
+    begin = "create" if not after and not commits.is_dataset(root) else plan.operation
+    for operation in dict.fromkeys((begin, plan.operation)):
+        try:
+            return commits.commit(
+                root,
+                operation=operation,
+                schema=plan.described.schema,
+                added=shards,
+                metadata=plan.described.metadata,
+                job=signed,
+                after=after,
+            )
+        except AlreadyExists:
+            if operation == plan.operation:
+                raise
+    raise AssertionError(begin)
+
+
+def _withdraw(job: Job, root: Path, shards: Sequence[Shard]) -> None:
+    """Remove a conversion that can never be published: the shards that were moved, unless a version names them, and its folder."""
+    named = {shard.path for shard in commits.load(root).shards} if commits.is_dataset(root) else set()
+    for shard in shards:
+        for suffix in _SIDE_FILES if shard.path not in named else ():
+            (root / (shard.path + suffix)).unlink(missing_ok=True)
+    job.remove()
 
 
 def _moved(job: Job, plan: Plan, staged: Staged, root: Path, version: int, number: int) -> Shard:

@@ -78,14 +78,14 @@ STANDING: dict[str, Any] = {
 START, RESUME, DONE = Step.START, Step.RESUME, Step.DONE
 
 TABLE: dict[str, dict[str, Any]] = {
-    "nothing": {"": (START, "create"), "append": (START, "create"), "overwrite": (START, "create"), "resume": (START, "create")},
-    "an empty folder": {"": (START, "create"), "append": (START, "create"), "overwrite": (START, "create"), "resume": (START, "create")},
+    "nothing": {"": (START, "create"), "append": (START, "create"), "overwrite": (START, "overwrite"), "resume": (START, "create")},
+    "an empty folder": {"": (START, "create"), "append": (START, "create"), "overwrite": (START, "overwrite"), "resume": (START, "create")},
     "a dataset": {"": "already holds version 1", "append": (START, "append"), "overwrite": (START, "overwrite"), "resume": "no unfinished"},
-    "our job": {"": "with these settings", "append": "with these settings", "overwrite": (START, "create"), "resume": (RESUME, "")},
+    "our job": {"": "with these settings", "append": "with these settings", "overwrite": (START, "overwrite"), "resume": (RESUME, "")},
     "another's job": {
         "": "with other settings",
         "append": "with other settings",
-        "overwrite": (START, "create"),
+        "overwrite": (START, "overwrite"),
         "resume": "format: 'tar' then, 'arrow' now",
     },
     "a dataset and our job": {"": "with these", "append": "with these", "overwrite": (START, "overwrite"), "resume": (RESUME, "")},
@@ -181,4 +181,4 @@ def test_killed_publishing_is_no_stranger(tmp_path: Path) -> None:
     plan(root)
     (root / "data").mkdir()
     (root / "data" / "part.arrow").write_bytes(b"x")
-    assert asked(root, overwrite=True).operation == "create"
+    assert asked(root, overwrite=True).operation == "overwrite"
