@@ -85,12 +85,14 @@ def load(root: str | os.PathLike[str], version: int | None = None) -> Manifest:
         BadRequest: there is no such version.
         BadData: a commit is damaged, or contradicts those before it.
     """
+    if version is not None and (isinstance(version, bool) or not hasattr(version, "__index__")):
+        raise BadRequest(f"version: {version!r} is not a whole number; give one such as 3, or None for the newest")
     folder = local_path(root)
     versions = list_versions(folder)
     if not versions:
         state = "holds no published version" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
         raise NotADataset(f"{folder} {state}, so it is not a dataset; write one with penstock.Writer or `penstock convert`, or check the path")
-    wanted = versions[-1] if version is None else version
+    wanted = versions[-1] if version is None else int(version)
     if wanted not in versions:
         shown = ", ".join(map(str, versions[-20:]))
         raise BadRequest(f"version: {folder} has no version {version!r}; it has {'..., ' if len(versions) > 20 else ''}{shown}")

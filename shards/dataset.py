@@ -133,8 +133,11 @@ class Dataset:
         """
         if isinstance(index, slice):
             return self.__getitems__(range(*index.indices(len(self))))
-        if isinstance(index, (list, tuple, range, np.ndarray)):
+        if isinstance(index, (list, tuple, range)):
             return self.__getitems__(index)
+        if hasattr(index, "__array__") and not isinstance(index, np.generic):  # an array or a tensor, also one of a single number
+            array = _numbers(index)
+            return self.__getitems__(array) if array.ndim or array.dtype.kind not in "iu" else self._row(int(array))
         if isinstance(index, (bool, np.bool_)) or not hasattr(index, "__index__"):
             raise BadRequest(f"a row's number is an int, not {type(index).__name__} {index!r}; use ds[5], ds[2:5] or ds[[1, 2]]")
         return self._row(int(index))
@@ -153,16 +156,16 @@ class Dataset:
 
     def __getitems__(self, indices: Sequence[int] | npt.NDArray[Any]) -> list[dict[str, Any]]:
         """Return the rows of a list of numbers, in its order; what torch's DataLoader calls for a batch."""
-        rows = np.asarray(indices)
+        rows = _numbers(indices)
         if rows.size == 0:
             return []
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise BadRequest(f"rows are asked for by a list of whole numbers, not by {rows.dtype} of shape {rows.shape}: {str(indices)[:80]}")
-        rows = rows.astype(np.int64)
         count = len(self)
-        outside = (rows < -count) | (rows >= count)
+        outside = rows >= count if rows.dtype.kind == "u" else (rows < -count) | (rows >= count)
         if outside.any():
             raise IndexError(f"row {int(rows[outside][0])} of {self._path}, which has {count} rows")
+        rows = rows.astype(np.int64)
         shards, inner = self.locate(np.where(rows < 0, rows + count, rows))
         return self._rows(shards, inner)
 
@@ -205,3 +208,12 @@ class Dataset:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close it."""
         self.close()
+
+
+def _numbers(indices: Any) -> npt.NDArray[Any]:
+    """Return what rows are asked for by as an array of whatever type it has."""
+    try:
+        return np.asarray(indices)
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of unlike lengths; a tensor on another device or of a type numpy lacks
+        shown = f"{type(indices).__name__} {str(indices)[:80]}"
+        raise BadRequest(f"rows are asked for by a list of whole numbers, not by {shown}: {str(error)[:80]}; use ds[[1, 2]]") from None

@@ -87,6 +87,35 @@ def test_a_row_outside_is_an_index_error(root: Path) -> None:
             ds[wrong]
 
 
+def test_a_number_beyond_64_bits_signed_is_an_index_error(root: Path) -> None:
+    """It does not wrap round to a row from the end."""
+    ds = Dataset(root)
+    for rows in (np.array([2**64 - 1], np.uint64), np.array([0, 2**63], np.uint64), [2**64 - 1]):
+        with pytest.raises(IndexError, match=r"row (18446744073709551615|9223372036854775808) of"):
+            ds[rows]
+    assert equal(ds[np.array([3], np.uint64)], [ROWS[3]])
+
+
+def test_tensors_are_lists_of_numbers(root: Path) -> None:
+    """A torch tensor of whole numbers works as a list, one of a single number as a number; others are refused in words."""
+    torch = pytest.importorskip("torch")
+    ds = Dataset(root)
+    assert equal(ds[torch.tensor([3, -1])], [ROWS[3], ROWS[-1]])
+    assert equal(ds.__getitems__(torch.tensor([2])), [ROWS[2]])
+    assert equal([ds[torch.tensor(3)], ds[np.array(4)]], [ROWS[3], ROWS[4]])
+    for wrong in (torch.tensor([True]), torch.tensor(1.5), torch.tensor([1.0], requires_grad=True), torch.tensor([[1]]), [[1], [1, 2]]):
+        with pytest.raises(BadRequest, match="list of whole numbers"):
+            ds[wrong]
+
+
+@pytest.mark.parametrize("version", [True, False, 1.0, "1"])
+def test_a_version_is_a_whole_number(root: Path, version: Any) -> None:
+    """A truth value is no version, nor is a float or text; numpy's numbers are."""
+    with pytest.raises(BadRequest, match=r"version: .* is not a whole number"):
+        Dataset(root, version=version)
+    assert len(Dataset(root, version=np.int64(1))) == 60  # type: ignore[arg-type]
+
+
 def test_columns_are_chosen_by_name(root: Path) -> None:
     """Only what was asked for is read, in the order of the dataset; a name that is not there lists those that are."""
     ds = Dataset(root, columns=["tokens", "x"])
