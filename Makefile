@@ -37,7 +37,7 @@ types: $(STAMP)
 	MYPYPATH=$(VENV)/typing $(PY) -m mypy -m penstock $(MODULES)
 	MYPYPATH=$(VENV)/typing:tests $(PY) -m mypy --explicit-package-bases benchmarks tests
 
-bench: $(STAMP) ## the table in the README
+bench: $(STAMP) ## our loader against torch's
 	$(PY) -m benchmarks.first_table --json demo_out/first_table.json
 
 clean:
