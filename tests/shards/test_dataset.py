@@ -102,10 +102,10 @@ def test_tensors_are_lists_of_numbers(root: Path) -> None:
     ds = Dataset(root)
     assert equal(ds[torch.tensor([3, -1])], [ROWS[3], ROWS[-1]])
     assert equal(ds.__getitems__(torch.tensor([2])), [ROWS[2]])
-    assert equal([ds[torch.tensor(3)], ds[np.array(4)]], [ROWS[3], ROWS[4]])
+    assert equal([ds[torch.tensor(3)], ds[np.array(4)]], [ROWS[3], ROWS[4]])  # type: ignore[list-item]
     for wrong in (torch.tensor([True]), torch.tensor(1.5), torch.tensor([1.0], requires_grad=True), torch.tensor([[1]]), [[1], [1, 2]]):
         with pytest.raises(BadRequest, match="list of whole numbers"):
-            ds[wrong]
+            ds[wrong]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("version", [True, False, 1.0, "1"])
@@ -113,7 +113,7 @@ def test_a_version_is_a_whole_number(root: Path, version: Any) -> None:
     """A truth value is no version, nor is a float or text; numpy's numbers are."""
     with pytest.raises(BadRequest, match=r"version: .* is not a whole number"):
         Dataset(root, version=version)
-    assert len(Dataset(root, version=np.int64(1))) == 60  # type: ignore[arg-type]
+    assert len(Dataset(root, version=np.int64(1))) == 60
 
 
 def test_columns_are_chosen_by_name(root: Path) -> None:
