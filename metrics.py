@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkTimes:
+class WorkTimes(NamedTuple):
     """Where a worker's time went while it filled rows of a batch.
 
     Attributes:
@@ -26,11 +25,11 @@ class WorkTimes:
 
     def merge(self, other: WorkTimes) -> WorkTimes:
         """Return the sum of both."""
-        return WorkTimes(
-            read_ns=self.read_ns + other.read_ns,
-            decode_ns=self.decode_ns + other.decode_ns,
-            transform_ns=self.transform_ns + other.transform_ns,
-        )
+        return WorkTimes(self.read_ns + other.read_ns, self.decode_ns + other.decode_ns, self.transform_ns + other.transform_ns)
+
+
+NO_TIME = WorkTimes()
+"""Nothing was done yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ class LoaderStats:
 
     def merge(self, other: LoaderStats) -> LoaderStats:
         """Return the sum of both, field by field."""
-        return LoaderStats(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)})
+        return LoaderStats(**{name: value + getattr(other, name) for name, value in dataclasses.asdict(self).items()})
 
     def to_json(self) -> dict[str, Any]:
         """Return every field and the rate, for a report."""

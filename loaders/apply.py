@@ -1,11 +1,13 @@
 """Carries out the transforms of a batch: chains column by column, and the user's function on top.
 
-A chain that works on whole batches is one call; the others go sample by sample, each straight into its row of the slot.
+A chain that works on whole batches is one call; the others go sample by sample, each straight into its row of the slot. A loader without
+transforms never imports this file, nor what decodes images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
@@ -16,18 +18,56 @@ from ..fields import Field
 from ..metrics import WorkTimes
 from ..transforms.base import Ragged
 from ..transforms.chain import Chain
-from ..transforms.map import stacked
+from ..transforms.map import DeclaredMap, stacked
 from .lookup import Place
 from .ring import Stage
-from .work import Sink, Work
+from .work import Sink
 
 
-def transformed(chain: Chain, places: Sequence[Place], key: int, sink: Sink) -> WorkTimes:
-    """Run a column's chain on every row, into the sink.
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What is done to rows between reading and the batch; compiled once, and sent to each worker.
 
-    Raises:
-        BadData: a row is damaged; names shard, row and column.
+    Attributes:
+        fields: the columns that are read.
+        chains: compiled transforms of the columns that have some.
+        mapping: the user's function on samples or batches, or None.
     """
+
+    fields: Mapping[str, Field]
+    chains: Mapping[str, Chain]
+    mapping: DeclaredMap | None
+
+    @property
+    def splits(self) -> bool:
+        """Whether rows are costly enough to spread one batch over workers, and may be seen one by one."""
+        if self.mapping is not None:
+            return not self.mapping.map.batched
+        return any(chain.decoder is not None for chain in self.chains.values())
+
+    def leaves(self, name: str) -> bool:
+        """Whether a column goes into the batch as it is read, or by one call of its chain for all rows."""
+        chain = self.chains.get(name)
+        return self.mapping is None and (chain is None or (chain.rowwise and not self.fields[name].ragged))
+
+    def run(self, places: Sequence[Place], key: int, sink: Sink, done: Collection[str]) -> WorkTimes:
+        """Fill what is not `done` yet.
+
+        Raises:
+            BadData: a row is damaged, or the function's result has another shape than the first one had.
+            WorkerFailed: the function raised; its error is the cause.
+        """
+        if self.mapping is not None:
+            return _mapped(self, self.mapping, places, key, sink)
+        times = WorkTimes()
+        for name, chain in self.chains.items():
+            if name not in done:
+                times = times.merge(_transformed(chain, places, key, sink))
+        return times
+
+
+def _transformed(chain: Chain, places: Sequence[Place], key: int, sink: Sink) -> WorkTimes:
+    """Run a column's chain on every row, into the sink."""
     sink.stage(Stage.DECODE if chain.decoder is not None else Stage.TRANSFORM)
     if not isinstance(chain.output, Ragged):
         out = sink.fixed(chain.name)
@@ -46,7 +86,7 @@ def _each(chain: Chain, places: Sequence[Place], key: int, outs: Sequence[npt.ND
     decode_ns = transform_ns = 0
     for place, out in zip(places, outs, strict=True):
         with place.blame(chain.name):
-            decoding, transforming = chain.run(place.columns[chain.name].row(place.index), key, place.sample, out)
+            decoding, transforming = chain.run(place.columns[chain.name].row(place.offset), key, place.sample, out)
         decode_ns += decoding
         transform_ns += transforming
     return WorkTimes(read_ns=perf_counter_ns() - began - decode_ns - transform_ns, decode_ns=decode_ns, transform_ns=transform_ns)
@@ -74,34 +114,28 @@ def sample_of(place: Place, fields: Mapping[str, Field], chains: Mapping[str, Ch
     return sample, times
 
 
-def mapped(work: Work, places: Sequence[Place], key: int, sink: Sink) -> WorkTimes:
-    """Run the user's function on every row, or once on all of them, into the sink.
-
-    Raises:
-        BadData: a row is damaged, or the result has another shape than the first one had.
-        WorkerFailed: the function raised; its error is the cause.
-    """
-    assert work.mapping is not None
+def _mapped(steps: Steps, mapping: DeclaredMap, places: Sequence[Place], key: int, sink: Sink) -> WorkTimes:
+    """Run the user's function on every row, or once on all of them, into the sink."""
     began = perf_counter_ns()
-    outs = {name: sink.fixed(name) for name in work.mapping.outputs}
+    outs = {name: sink.fixed(name) for name in mapping.outputs}
     sink.stage(Stage.DECODE)
     times = WorkTimes()
     samples = []
     for index, place in enumerate(places):
-        sample, took = sample_of(place, work.dataset.fields, work.chains, key)
+        sample, took = sample_of(place, steps.fields, steps.chains, key)
         times = times.merge(took)
-        if work.mapping.map.batched:
+        if mapping.map.batched:
             samples.append(sample)
             continue
         sink.stage(Stage.MAP)
         with place.blame_map():
-            for name, value in work.mapping.run(sample, key, place.sample).items():
+            for name, value in mapping.run(sample, key, place.sample).items():
                 outs[name][index] = value
-    if work.mapping.map.batched and places:
+    if mapping.map.batched and places:
         sink.stage(Stage.MAP)
         columns = {name: stacked([sample[name] for sample in samples]) for name in samples[0]}
         with places[0].blame_map():
-            for name, value in work.mapping.run_batch(columns, key, [place.sample for place in places]).items():
+            for name, value in mapping.run_batch(columns, key, [place.sample for place in places]).items():
                 outs[name][...] = value
     rest_ns = perf_counter_ns() - began - times.decode_ns - times.transform_ns
     return times.merge(WorkTimes(transform_ns=rest_ns))

@@ -16,11 +16,11 @@ from ..shards.dataset import Dataset
 from ..transforms.base import Op, Ragged, Spec
 from ..transforms.chain import Chain, compile_chain
 from ..transforms.map import DeclaredMap, Map
-from .apply import sample_of
+from .apply import Steps, sample_of
 from .lookup import Lookup
 from .plan import Tail
 from .slots import Output
-from .work import VALID, Work
+from .work import Work, as_read, work_of
 
 
 def compile_work(
@@ -39,12 +39,8 @@ def compile_work(
     """
     chains = _chains(dataset, transforms)
     mapping = None if function is None else _declared(dataset, chains, function, seed)
-    outputs = _outputs(dataset, chains, mapping)
-    if tail == "pad":
-        if VALID in outputs:
-            raise BadRequest(f"tail='pad' adds a column {VALID!r}, and the batch has one already; leave it out with columns= or rename it in map=")
-        outputs[VALID] = Output(shape=(), dtype="bool")
-    return Work(dataset=dataset, digest=dataset.digest, chains=chains, mapping=mapping, outputs=outputs, seed=seed, shuffle=shuffle)
+    steps = Steps(fields=dict(dataset.fields), chains=chains, mapping=mapping)
+    return work_of(dataset, steps, _outputs(dataset, chains, mapping), seed=seed, shuffle=shuffle, tail=tail)
 
 
 def _chains(dataset: Dataset, transforms: Mapping[str, Sequence[Op]]) -> dict[str, Chain]:
@@ -68,11 +64,7 @@ def _declared(dataset: Dataset, chains: Mapping[str, Chain], function: Map | Cal
 def _outputs(dataset: Dataset, chains: Mapping[str, Chain], mapping: DeclaredMap | None) -> dict[str, Output]:
     if mapping is not None:
         return {name: _of_spec(spec) for name, spec in mapping.outputs.items()}
-    outputs = {}
-    for name, field in dataset.fields.items():
-        chain = chains.get(name)
-        outputs[name] = Output(shape=field.shape, dtype=field.dtype, ragged=field.ragged) if chain is None else _of_spec(chain.output)
-    return outputs
+    return {name: _of_spec(chains[name].output) if name in chains else as_read(dataset, name) for name in dataset.fields}
 
 
 def _of_spec(spec: Spec | Ragged) -> Output:

@@ -1,32 +1,24 @@
-"""One loader's engine: inline or pooled, one epoch after another, with what it did counted. Knows no torch.
+"""What turns a loader's plan into batches, one epoch after another: inline here, by workers in `crew`. Knows no torch.
 
-With workers it owns their pool: kept between epochs when they are persistent, closed at an epoch's end (however it ends) when they are not.
+`crew` is imported by name, for loaders that have workers: what starts and watches processes costs 20 ms that the others need not wait for.
 """
 
 from __future__ import annotations
 
-import weakref
+import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from typing import NamedTuple, final
 
-import cloudpickle
-
-from ..errors import BadRequest
 from ..metrics import WorkTimes
-from .batch import Batch, budgets
+from .batch import Batch
 from .fill import Filler
 from .inline import fill_batch
 from .plan import Plan
-from .pool import Pool
-from .pooled import PooledEpochs, Shape
 from .work import Work
 
-_SMALLEST_CHUNK = 8
-"""Rows; below this a message costs more than it spreads."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """How the work is spread.
 
     Attributes:
@@ -44,8 +36,7 @@ class Settings:
     init: Callable[[int], object] | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Delivered:
+class Delivered(NamedTuple):
     """A batch, and what it took.
 
     Attributes:
@@ -63,91 +54,50 @@ class Delivered:
     replaced_workers: int = 0
 
 
-class Engine:
+class Engine(ABC):
     """Turns a plan into batches."""
 
-    def __init__(self, work: Work, settings: Settings) -> None:
-        """Note the work; no process is started."""
-        self._work = work
-        self._settings = settings
-        self._filler: Filler | None = None
-        self._kept: tuple[Pool, PooledEpochs] | None = None
-        self._runs = 0
-
+    @abstractmethod
     def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
         """Yield this rank's batches of `epoch` from position `start`.
 
         Raises:
             PenstockError: in place of the batch it belongs to.
         """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what outlives an epoch, if anything does; the next epoch starts it anew."""
+
+
+@final
+class InlineEngine(Engine):
+    """Works in this process."""
+
+    def __init__(self, work: Work) -> None:
+        """Note the work; nothing is opened."""
+        self._work = work
+        self._filler: Filler | None = None
+
+    def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
+        """Yield batches in arrays of their own."""
         steps = plan.steps(start)
-        if steps == 0:
-            return
-        if self._settings.num_workers:
-            yield from self._pooled(plan, epoch, start)
-            return
-        if self._filler is None:
+        if steps and self._filler is None:
             self._filler = Filler(self._work)
         outputs = dict(self._work.outputs)
         for step in range(steps):
+            assert self._filler is not None
             span = plan.span(step, start)
             batch, times = fill_batch(self._filler, outputs, epoch, span)
             yield Delivered(batch=batch, rows=span.size, times=times)
 
-    def _pooled(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
-        if self._kept is not None and not self._kept[0].mine:
-            self._kept = None  # in a fork: the workers are the parent's
-        pool, epochs = self._kept or self._start(plan)
-        if self._settings.persistent:
-            self._kept = (pool, epochs)
-        replaced = pool.replaced
-        self._runs += 1
-        mine = self._runs
-        try:
-            for made in epochs.epoch(plan, epoch, start):
-                yield Delivered(batch=made.batch, rows=made.rows, times=made.times, copied=made.copied, replaced_workers=pool.replaced - replaced)
-        except BaseException as error:  # Ctrl-C too: kept workers must not outlive a broken epoch unnoticed
-            if not isinstance(error, GeneratorExit) and self._runs == mine:  # an iteration that was told it is over leaves the next one's alone
-                self.close()
-            raise
-        finally:
-            if self._kept is None or self._kept[0] is not pool:
-                pool.close()
-                epochs.close()
-
-    def _start(self, plan: Plan) -> tuple[Pool, PooledEpochs]:
-        work, settings = self._work, self._settings
-        try:
-            pickled = cloudpickle.dumps((settings.init, work))
-        except Exception as error:  # whatever a user's object raises when it is pickled
-            raise BadRequest(
-                f"the transforms, map or worker_init_fn cannot be sent to workers: {error}; use num_workers=0 or a function without such parts"
-            ) from error
-        pool = Pool(pickled, workers=settings.num_workers, timeout_s=settings.timeout_s)
-        try:
-            helps = work.mapping is None and settings.init is None  # a user's code belongs into workers
-            epochs = PooledEpochs(pool, self._shape(plan), Filler(work) if helps else None)
-        except BaseException:  # Ctrl-C too: processes that were started must end
-            pool.close()
-            raise
-        weakref.finalize(epochs, pool.close)
-        return pool, epochs
-
-    def _shape(self, plan: Plan) -> Shape:
-        work, settings = self._work, self._settings
-        mean_row_bytes = work.dataset.manifest.bytes / max(plan.rows, 1)
-        return Shape(
-            outputs=dict(work.outputs),
-            rows=min(plan.batch_size, -(-plan.rows // plan.world_size)),  # a batch may be asked for that is larger than the dataset
-            budgets=budgets([name for name, output in work.outputs.items() if output.ragged], mean_row_bytes),
-            window=max(settings.prefetch_factor * settings.num_workers, 2),
-            parts=settings.num_workers if work.splits else 1,
-            smallest=_SMALLEST_CHUNK,
-        )
-
     def close(self) -> None:
-        """End persistent workers, if there are any; the next epoch starts new ones."""
-        if self._kept is not None:
-            (pool, epochs), self._kept = self._kept, None
-            pool.close()
-            epochs.close()
+        """There is nothing to end."""
+
+
+def make_engine(work: Work, settings: Settings) -> Engine:
+    """Return the engine for so many workers; no process is started."""
+    if not settings.num_workers:
+        return InlineEngine(work)
+    made: Engine = importlib.import_module(".crew", __package__).PooledEngine(work, settings)
+    return made

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from .. import order
 from ..metrics import WorkTimes
-from .apply import mapped, transformed
 from .gather import Gather
 from .lookup import Lookup, Place
 from .ring import Stage
@@ -30,8 +29,7 @@ class Filler:
         self._dataset = work.dataset
         self._lookup = Lookup(work.dataset)
         manifest, fields = work.dataset.manifest, work.dataset.fields
-        rowwise = [name for name, chain in work.chains.items() if chain.rowwise and not fields[name].ragged]
-        direct = [name for name in fields if work.mapping is None and (name not in work.chains or name in rowwise)]
+        direct = [name for name in fields if work.steps is None or work.steps.leaves(name)]
         self._fixed = [name for name in direct if not fields[name].ragged]
         self._ragged = [name for name in direct if fields[name].ragged]
         fast = Gather.suits(manifest)
@@ -58,26 +56,23 @@ class Filler:
         for name in self._ragged:
             _join(places, name, sink)
         times = times.merge(WorkTimes(read_ns=perf_counter_ns() - began - times.transform_ns))
-        if work.mapping is not None:
-            return times.merge(mapped(work, places, order.augment_key(work.seed, epoch), sink))
-        for name, chain in work.chains.items():
-            if name not in self._fixed:
-                times = times.merge(transformed(chain, places, order.augment_key(work.seed, epoch), sink))
+        if work.steps is not None:
+            times = times.merge(work.steps.run(places, order.augment_key(work.seed, epoch), sink, self._fixed))
         return times
 
     def _fill_fixed(self, name: str, rows: npt.NDArray[np.int64], places: Sequence[Place], sink: Sink) -> WorkTimes:
         """Copy a fixed column's rows into the sink, through its chain when it has one; return only the time of the chain."""
-        chain, field, out = self._work.chains.get(name), self._work.dataset.fields[name], sink.fixed(name)
-        values = out if chain is None else np.empty((len(rows), *field.shape), field.dtype)
+        steps, field, out = self._work.steps, self._work.dataset.fields[name], sink.fixed(name)
+        values = out if steps is None or name not in steps.chains else np.empty((len(rows), *field.shape), field.dtype)
         if name in self._gathers:
             self._gathers[name].into(rows, values)
         else:
             for index, place in enumerate(places):
                 values[index] = place.value(name)
-        if chain is None:
+        if steps is None or values is out:
             return WorkTimes()
         began = perf_counter_ns()
-        chain.run_rows(values, out)
+        steps.chains[name].run_rows(values, out)
         return WorkTimes(transform_ns=perf_counter_ns() - began)
 
 

@@ -7,12 +7,13 @@ an epoch is entered, and processes start, with the first `next()`.
 
 from __future__ import annotations
 
+import importlib
 import operator
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, cast
 
 import torch
 import torch.utils.data
@@ -20,17 +21,19 @@ import torch.utils.data
 from ..errors import BadRequest
 from ..metrics import LoaderStats
 from ..shards.dataset import Dataset
-from ..transforms.base import Op
-from ..transforms.map import Map
 from . import state as states
 from .batch import Batch, Ragged
-from .compile import compile_work
-from .engine import Delivered, Engine, Settings
+from .engine import Delivered, Settings, make_engine
 from .plan import Plan, Tail, default_tail
 from .ring import MAX_WORKERS
 from .sampler import EpochSampler
 from .state import Fingerprint, Progress
 from .topology import Topology, detect
+from .work import Work, plain_work
+
+if TYPE_CHECKING:
+    from ..transforms.base import Op
+    from ..transforms.map import Map
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):
@@ -117,7 +120,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self.topology = place
         self.output = output
         self.plan = Plan(rows=len(dataset), batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail)
-        self._work = compile_work(dataset, self.transforms, map, seed=self.seed, shuffle=self.shuffle, tail=self.tail)
+        self._work = self._compiled(dataset)
         self._progress = Progress()
         self._stats = LoaderStats()
         as_torch = cast("torch.utils.data.Dataset[Any]", dataset)  # map-style by its methods, which is what torch asks for
@@ -135,7 +138,15 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             persistent_workers=persistent_workers,
         )
         self.in_order = in_order
-        self._engine = Engine(self._work, self._settings())
+        self._engine = make_engine(self._work, self._settings())
+
+    def _compiled(self, dataset: Dataset) -> Work:
+        """Return what is to be done; without transforms that needs nothing that decodes images, so it is imported for those that have some."""
+        if self.map is None and self.transforms == {}:
+            return plain_work(dataset, seed=self.seed, shuffle=self.shuffle, tail=self.tail)
+        compiler = importlib.import_module(".compile", __package__)
+        made: Work = compiler.compile_work(dataset, self.transforms, self.map, seed=self.seed, shuffle=self.shuffle, tail=self.tail)
+        return made
 
     @property
     def _shown(self) -> EpochSampler:

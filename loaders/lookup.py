@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +17,12 @@ from ..shards.columns import Column
 from ..shards.dataset import Dataset
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where one row stands.
 
     Attributes:
         columns: its block.
-        index: its index in the block.
+        offset: its row in the block.
         sample: its row in the dataset; the identity that augmentation is keyed by.
         root: the dataset's folder, for messages.
         shard: the shard's path, for messages.
@@ -32,7 +30,7 @@ class Place:
     """
 
     columns: Mapping[str, Column]
-    index: int
+    offset: int
     sample: int
     root: str
     shard: str
@@ -45,7 +43,7 @@ class Place:
             BadData: the row is damaged; names shard, row and column.
         """
         with self.blame(field):
-            return self.columns[field].row(self.index)
+            return self.columns[field].row(self.offset)
 
     @contextmanager
     def blame(self, field: str) -> Iterator[None]:

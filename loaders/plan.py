@@ -8,7 +8,7 @@ the same global sequence. `order` turns positions into rows. Cost: O(1) a step p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..errors import BadRequest
 
@@ -16,8 +16,7 @@ Tail = Literal["drop", "pad", "ragged"]
 """What becomes of the last global batch when it is short: dropped, padded from the epoch's beginning so that ranks stay equal, or divided."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Span:
+class Span(NamedTuple):
     """The positions of one rank's batch.
 
     Attributes:

@@ -20,6 +20,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from weakref import WeakSet
 
 from ..errors import BadRequest, StorageError, WorkerFailed
@@ -63,8 +64,7 @@ class _Hand:
         return sum(task.stop - task.start for task in self.tasks.values())
 
 
-@dataclass(frozen=True, kw_only=True)
-class RingPlan:
+class RingPlan(NamedTuple):
     """What a worker must know of the ring.
 
     Attributes:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import BadRequest, PenstockError
-from ..metrics import WorkTimes
+from ..metrics import NO_TIME, WorkTimes
 from .batch import Batch, copied, from_slot
 from .faults import describe, rebuild
 from .fill import Filler
@@ -36,12 +37,11 @@ class _Building:
     size: int
     cuts: list[tuple[int, int]]
     left: set[int]
-    times: WorkTimes = field(default_factory=WorkTimes)
+    times: WorkTimes = NO_TIME
     error: PenstockError | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
+class Shape(NamedTuple):
     """How batches are laid out and cut.
 
     Attributes:
@@ -61,8 +61,7 @@ class Shape:
     smallest: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A batch on its way to the consumer.
 
     Attributes:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import enum
 import json
 import struct
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import WorkerFailed
-from ..metrics import WorkTimes
+from ..metrics import NO_TIME, WorkTimes
 
 
 class Slot(enum.Enum):
@@ -67,8 +66,7 @@ class SlotTable:
         return self._states.count(state)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(NamedTuple):
     """Fill rows [row_start, row_start + stop - start) of a slot with the samples at positions [start, stop) of an epoch.
 
     Attributes:
@@ -118,8 +116,7 @@ class Kind(enum.Enum):
     ERROR = b"E"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """A worker's message to the parent.
 
     Attributes:
@@ -131,7 +128,7 @@ class Answer:
 
     kind: Kind
     ticket: int = -1
-    times: WorkTimes = field(default_factory=WorkTimes)
+    times: WorkTimes = NO_TIME
     detail: dict[str, Any] | None = None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ ALIGNMENT = 64
 """Bytes; a cache line, and the widest vector register."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Output:
+class Output(NamedTuple):
     """What a batch column holds.
 
     Attributes:
@@ -39,8 +38,7 @@ class Output:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-@dataclass(frozen=True, kw_only=True)
-class ColumnSlot:
+class ColumnSlot(NamedTuple):
     """One column's place in a slot.
 
     Attributes:
@@ -56,8 +54,7 @@ class ColumnSlot:
     lengths_offset: int = -1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
+class Layout(NamedTuple):
     """A slot: its columns by name, the rows of a full batch, and its bytes (a multiple of 4,096)."""
 
     columns: Mapping[str, ColumnSlot]

@@ -6,8 +6,7 @@ Never saved: an index list, a generator, a rank, a worker. Cost: a few hundred b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import order
 from ..errors import BadRequest
@@ -16,8 +15,7 @@ FORMAT = 1
 """The version of the state dict."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """Everything that decides the global order of samples.
 
     Attributes:
@@ -48,8 +46,7 @@ class Fingerprint:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
+class Progress(NamedTuple):
     """Where training stands.
 
     Attributes:

@@ -8,17 +8,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BadData
+from ..errors import BadData, BadRequest
 from ..shards.dataset import Dataset
-from ..transforms.chain import Chain
-from ..transforms.map import DeclaredMap
+from .plan import Tail
 from .ring import Stage
 from .slots import Output
+
+if TYPE_CHECKING:
+    from .apply import Steps
 
 VALID = "valid"
 """The boolean column that tail='pad' adds: False where a row was repeated to fill the batch."""
@@ -47,20 +49,25 @@ class Work:
     Attributes:
         dataset: pinned to a version.
         digest: the dataset's digest when the plan was made; a worker that opens other shards refuses to work.
-        chains: compiled transforms of the columns that have some.
-        mapping: the user's function on samples or batches, or None.
+        steps: what is done to rows, or None when they go into batches as they are read.
         outputs: what a batch holds, in order.
+        pads: whether the column `valid` is ours, added by tail='pad', and not the data's or the user's function's.
         seed: of the order and of augmentation.
         shuffle: whether rows are permuted.
     """
 
     dataset: Dataset
     digest: str
-    chains: Mapping[str, Chain]
-    mapping: DeclaredMap | None
+    steps: Steps | None
     outputs: Mapping[str, Output]
+    pads: bool
     seed: int
     shuffle: bool
+
+    @property
+    def splits(self) -> bool:
+        """Whether rows are costly enough to spread one batch over workers, and may be seen one by one."""
+        return self.steps is not None and self.steps.splits
 
     def check(self) -> None:
         """Refuse a dataset that changed on its way to a worker.
@@ -73,15 +80,30 @@ class Work:
                 f"the files changed while they were read: digest {self.dataset.digest} where {self.digest} was planned", path=self.dataset.path
             )
 
-    @property
-    def pads(self) -> bool:
-        """Whether the column `valid` is ours, added by tail='pad', and not the data's or the user's function's."""
-        own = self.dataset.fields if self.mapping is None else self.mapping.outputs
-        return VALID in self.outputs and VALID not in own
 
-    @property
-    def splits(self) -> bool:
-        """Whether rows are costly enough to spread one batch over workers, and may be seen one by one."""
-        if self.mapping is not None:
-            return not self.mapping.map.batched
-        return any(chain.decoder is not None for chain in self.chains.values())
+def as_read(dataset: Dataset, name: str) -> Output:
+    """Return what a batch holds of a column that nothing is done to."""
+    field = dataset.fields[name]
+    return Output(shape=field.shape, dtype=field.dtype, ragged=field.ragged)
+
+
+def work_of(dataset: Dataset, steps: Steps | None, outputs: Mapping[str, Output], *, seed: int, shuffle: bool, tail: Tail) -> Work:
+    """Return the work whose batches hold `outputs`, and `valid` when they are padded.
+
+    Raises:
+        BadRequest: that name is taken.
+    """
+    pads = tail == "pad"
+    if pads and VALID in outputs:
+        raise BadRequest(f"tail='pad' adds a column {VALID!r}, and the batch has one already; leave it out with columns= or rename it in map=")
+    whole = {**outputs, VALID: Output(shape=(), dtype="bool")} if pads else dict(outputs)
+    return Work(dataset=dataset, digest=dataset.digest, steps=steps, outputs=whole, pads=pads, seed=seed, shuffle=shuffle)
+
+
+def plain_work(dataset: Dataset, *, seed: int, shuffle: bool, tail: Tail) -> Work:
+    """Return the work of a loader without transforms.
+
+    Raises:
+        BadRequest: a name is taken.
+    """
+    return work_of(dataset, None, {name: as_read(dataset, name) for name in dataset.fields}, seed=seed, shuffle=shuffle, tail=tail)

@@ -7,15 +7,13 @@ alive for as long as they are referred to, so a reader may be closed while a bat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 
-@dataclass(frozen=True, kw_only=True)
-class FixedColumn:
+class FixedColumn(NamedTuple):
     """Rows of one shape, contiguous in memory.
 
     Attributes:
@@ -29,8 +27,7 @@ class FixedColumn:
         return np.asarray(self.values[index])
 
 
-@dataclass(frozen=True, kw_only=True)
-class RaggedColumn:
+class RaggedColumn(NamedTuple):
     """Rows of any length in one run of memory.
 
     Attributes:
@@ -48,8 +45,7 @@ class RaggedColumn:
         return self.values[self.starts[index] : self.ends[index]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParsedColumn:
+class ParsedColumn(NamedTuple):
     """Rows that a format keeps as text or as small files (`.cls`, `.npy` in a tar), parsed when asked for.
 
     Attributes:

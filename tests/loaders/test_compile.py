@@ -15,7 +15,7 @@ import penstock as ps
 from penstock import order
 from penstock import transforms as T  # noqa: N812  (the name torchvision's users know)
 from penstock.loaders.compile import compile_work
-from penstock.loaders.engine import Engine, Settings
+from penstock.loaders.engine import Settings, make_engine
 from penstock.loaders.fill import Filler
 from penstock.loaders.inline import OwnArrays, fill_batch
 from penstock.loaders.lookup import Lookup
@@ -194,7 +194,7 @@ def test_an_engine_without_steps_starts_nothing(small: ps.Dataset) -> None:
     """An epoch of no batches ends at once, with workers asked for or not, and closing an idle engine is nothing."""
     for workers in (0, 2):
         options = Settings(num_workers=workers, prefetch_factor=2, persistent=True, timeout_s=0, init=None)
-        engine = Engine(compiled(small), options)
+        engine = make_engine(compiled(small), options)
         assert list(engine.epoch(Plan(rows=23, batch_size=4), 0, 23)) == []
         assert list(engine.epoch(Plan(rows=23, batch_size=30, tail="drop"), 0, 0)) == []
         engine.close()
@@ -203,7 +203,7 @@ def test_an_engine_without_steps_starts_nothing(small: ps.Dataset) -> None:
 
 def test_an_engine_counts_rows_with_their_padding(small: ps.Dataset) -> None:
     """Inline deliveries say how many rows they hold, padding included, and where the time went."""
-    engine = Engine(compiled(small, tail="pad"), Settings(num_workers=0, prefetch_factor=2, persistent=False, timeout_s=0, init=None))
+    engine = make_engine(compiled(small, tail="pad"), Settings(num_workers=0, prefetch_factor=2, persistent=False, timeout_s=0, init=None))
     made = list(engine.epoch(Plan(rows=23, batch_size=4, rank=1, world_size=2, tail="pad"), 0, 0))
     assert [m.rows for m in made] == [4, 4, 4]
     assert [len(m.batch["n"]) for m in made] == [4, 4, 4]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -36,7 +35,7 @@ def test_round_trip_through_json(progress: Progress) -> None:
 def test_another_plan_is_refused_by_name(change: dict[str, object], named: str) -> None:
     """Each thing that decides the order is compared, and the difference named."""
     with pytest.raises(BadRequest, match=named):
-        state.load(state.save(HERE, Progress()), replace(HERE, **change))  # type: ignore[arg-type]
+        state.load(state.save(HERE, Progress()), HERE._replace(**change))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

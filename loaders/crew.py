@@ -1,0 +1,97 @@
+"""The engine of a loader with workers: owns their pool, and counts what was replaced.
+
+The pool is kept between epochs when workers are persistent, and closed at an epoch's end (however it ends) when they are not.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Generator
+from typing import final
+
+import cloudpickle
+
+from ..errors import BadRequest
+from .batch import budgets
+from .engine import Delivered, Engine, Settings
+from .fill import Filler
+from .plan import Plan
+from .pool import Pool
+from .pooled import PooledEpochs, Shape
+from .work import Work
+
+_SMALLEST_CHUNK = 8
+"""Rows; below this a message costs more than it spreads."""
+
+
+@final
+class PooledEngine(Engine):
+    """Has workers do it."""
+
+    def __init__(self, work: Work, settings: Settings) -> None:
+        """Note the work; no process is started."""
+        self._work = work
+        self._settings = settings
+        self._kept: tuple[Pool, PooledEpochs] | None = None
+        self._runs = 0
+
+    def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
+        """Yield batches in the ring's slots, or copied out of them."""
+        if plan.steps(start) == 0:
+            return
+        if self._kept is not None and not self._kept[0].mine:
+            self._kept = None  # in a fork: the workers are the parent's
+        pool, epochs = self._kept or self._start(plan)
+        if self._settings.persistent:
+            self._kept = (pool, epochs)
+        replaced = pool.replaced
+        self._runs += 1
+        mine = self._runs
+        try:
+            for made in epochs.epoch(plan, epoch, start):
+                yield Delivered(batch=made.batch, rows=made.rows, times=made.times, copied=made.copied, replaced_workers=pool.replaced - replaced)
+        except BaseException as error:  # Ctrl-C too: kept workers must not outlive a broken epoch unnoticed
+            if not isinstance(error, GeneratorExit) and self._runs == mine:  # an iteration that was told it is over leaves the next one's alone
+                self.close()
+            raise
+        finally:
+            if self._kept is None or self._kept[0] is not pool:
+                pool.close()
+                epochs.close()
+
+    def _start(self, plan: Plan) -> tuple[Pool, PooledEpochs]:
+        work, settings = self._work, self._settings
+        try:
+            pickled = cloudpickle.dumps((settings.init, work))
+        except Exception as error:  # whatever a user's object raises when it is pickled
+            raise BadRequest(
+                f"the transforms, map or worker_init_fn cannot be sent to workers: {error}; use num_workers=0 or a function without such parts"
+            ) from error
+        pool = Pool(pickled, workers=settings.num_workers, timeout_s=settings.timeout_s)
+        try:
+            helps = (work.steps is None or work.steps.mapping is None) and settings.init is None  # a user's code belongs into workers
+            epochs = PooledEpochs(pool, self._shape(plan), Filler(work) if helps else None)
+        except BaseException:  # Ctrl-C too: processes that were started must end
+            pool.close()
+            raise
+        weakref.finalize(epochs, pool.close)
+        return pool, epochs
+
+    def _shape(self, plan: Plan) -> Shape:
+        work, settings = self._work, self._settings
+        mean_row_bytes = work.dataset.manifest.bytes / max(plan.rows, 1)
+        return Shape(
+            outputs=dict(work.outputs),
+            rows=min(plan.batch_size, -(-plan.rows // plan.world_size)),  # a batch may be asked for that is larger than the dataset
+            budgets=budgets([name for name, output in work.outputs.items() if output.ragged], mean_row_bytes),
+            window=max(settings.prefetch_factor * settings.num_workers, 2),
+            parts=settings.num_workers if work.splits else 1,
+            smallest=_SMALLEST_CHUNK,
+        )
+
+    def close(self) -> None:
+        """End persistent workers, if there are any; the next epoch starts new ones."""
+        if self._kept is not None:
+            (pool, epochs), self._kept = self._kept, None
+            pool.close()
+            epochs.close()
