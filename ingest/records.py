@@ -2,12 +2,14 @@
 
 A quoted value may hold line breaks; a line break ends a record when an even number of quotes stands before it (a doubled quote counts twice).
 That holds exactly when quotes stand only around whole values, which is checked; a file that breaks the rule (`5" pipe`) is not cut at all.
-Cost: two passes of numpy over the bytes, about 1 GB/s, and memory of about 80 bytes a record for the whole run that is given: a file, when it is
-planned. Refused: a state machine in Python, a hundred times slower.
+Cost: two passes of numpy over the bytes, about 1 GB/s, and memory of about 80 bytes a record for the whole run that is given: a part, when it is
+read. Whole files are walked window by window (`windows.py`), for which `records` and `cuts` are the reference. Refused: a state machine in Python, a
+hundred times slower.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +18,12 @@ import numpy.typing as npt
 
 from .assign import Ints
 
-_NEWLINE, _RETURN, _QUOTE = 10, 13, 34
+NEWLINE, RETURN, QUOTE = 10, 13, 34
+"""The bytes that make records."""
+
 _BLANKS = (9, 13, 32)
 _BLOCK = 1 << 24
+_QUOTES_BLOCK = 1 << 20
 
 Memory = npt.NDArray[np.uint8]
 
@@ -53,38 +58,48 @@ def quotes_are_regular(data: Memory, quotes: Ints, delimiter: int) -> bool:
     if len(quotes) % 2:
         return False
     opening, closing = quotes[::2], quotes[1::2]
-    before = np.where(opening > 0, data[np.maximum(opening - 1, 0)], _NEWLINE)
-    after = np.where(closing + 1 < len(data), data[np.minimum(closing + 1, len(data) - 1)], _NEWLINE) if len(data) else closing
-    opens = np.isin(before, (delimiter, _NEWLINE, _RETURN, _QUOTE))
+    before = np.where(opening > 0, data[np.maximum(opening - 1, 0)], NEWLINE)
+    after = np.where(closing + 1 < len(data), data[np.minimum(closing + 1, len(data) - 1)], NEWLINE) if len(data) else closing
+    opens = np.isin(before, (delimiter, NEWLINE, RETURN, QUOTE))
     doubled = np.concatenate([[False], opening[1:] == closing[:-1] + 1])
-    closes = np.isin(after, (delimiter, _NEWLINE, _RETURN, _QUOTE))
-    return bool((opens & ((before != _QUOTE) | doubled)).all() and closes.all())
+    closes = np.isin(after, (delimiter, NEWLINE, RETURN, QUOTE))
+    return bool((opens & ((before != QUOTE) | doubled)).all() and closes.all())
 
 
-def stray_quote(data: Memory, delimiter: int) -> tuple[int, str] | None:
+def stray_quote(data: Memory, delimiter: int, *, window_bytes: int = _QUOTES_BLOCK) -> tuple[int, str] | None:
     """Return where the first quote opens that takes other records into its value, and why it does; None when there is none.
 
     Such a quote is never closed, or what closes it behind a line break stands inside another value. A parser sees one long value there and loses the
-    records in it without a word. One step of Python a quote: for text whose quotes are not regular.
+    records in it without a word. One step of Python a quote, and memory of one window's quotes: for text whose quotes are not regular.
     """
-    quotes = find_all(data, _QUOTE)
-    before = np.where(quotes > 0, data[np.maximum(quotes - 1, 0)], _NEWLINE)
-    after = np.where(quotes + 1 < len(data), data[np.minimum(quotes + 1, len(data) - 1)], _NEWLINE)
-    places = zip(quotes.tolist(), np.isin(before, (delimiter, _NEWLINE, _RETURN)).tolist(), after.tolist(), strict=True)
-    ends = (delimiter, _NEWLINE, _RETURN)
+    ends = (delimiter, NEWLINE, RETURN)
+    places = _quotes(data, ends, window_bytes)
     for opened, opens, _ in places:
         if not opens:
             continue  # such as 5" pipe
         for at, _, follows in places:
-            if follows == _QUOTE:
+            if follows == QUOTE:
                 next(places, None)  # the second of a doubled pair
-            elif follows not in ends and (data[opened:at] == _NEWLINE).any():
+            elif follows not in ends and _has_break(data, opened, at):
                 return opened, "is closed on another line, inside a value"
             else:
                 break
         else:
             return opened, "is never closed"
     return None
+
+
+def _quotes(data: Memory, ends: tuple[int, ...], window_bytes: int) -> Iterator[tuple[int, bool, int]]:
+    """Yield where each quote stands, whether a value can begin there, and the byte behind it; both edges of the text count as line breaks."""
+    for low in range(0, len(data), window_bytes):
+        quotes = np.flatnonzero(data[low : low + window_bytes] == QUOTE) + low
+        before = np.where(quotes > 0, data[np.maximum(quotes - 1, 0)], NEWLINE)
+        after = np.where(quotes + 1 < len(data), data[np.minimum(quotes + 1, len(data) - 1)], NEWLINE)
+        yield from zip(quotes.tolist(), np.isin(before, ends).tolist(), after.tolist(), strict=True)
+
+
+def _has_break(data: Memory, start: int, stop: int) -> bool:
+    return any((data[low : min(low + _BLOCK, stop)] == NEWLINE).any() for low in range(start, stop, _BLOCK))
 
 
 def records(data: Memory, *, delimiter: int | None = None) -> Records | None:
@@ -97,11 +112,11 @@ def records(data: Memory, *, delimiter: int | None = None) -> Records | None:
     Returns:
         None when the quotes do not stand around whole values, so that records cannot be told apart.
     """
-    breaks = find_all(data, _NEWLINE)
+    breaks = find_all(data, NEWLINE)
     ends = breaks + 1
     lines = np.arange(1, len(breaks) + 1, dtype=np.int64)
     if delimiter is not None:
-        quotes = find_all(data, _QUOTE)
+        quotes = find_all(data, QUOTE)
         if not quotes_are_regular(data, quotes, delimiter):
             return None
         outside = np.searchsorted(quotes, breaks) % 2 == 0
@@ -109,8 +124,21 @@ def records(data: Memory, *, delimiter: int | None = None) -> Records | None:
     if not len(ends) or ends[-1] < len(data):
         ends = np.append(ends, len(data))
         lines = np.append(lines, len(breaks) + 1)
-    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-    first = np.concatenate([[0], lines[:-1]]).astype(np.int64)
+    return full_records(data, ends, lines, start=0, line=0)
+
+
+def full_records(data: Memory, ends: Ints, lines: Ints, *, start: int, line: int) -> Records:
+    """Return the records that are not blank.
+
+    Args:
+        data: the bytes.
+        ends: where each record ends, blank ones included.
+        lines: the line that begins there.
+        start: where the first record begins.
+        line: the line on which it begins.
+    """
+    starts = np.concatenate([[start], ends[:-1]]).astype(np.int64)
+    first = np.concatenate([[line], lines[:-1]]).astype(np.int64)
     full = ~_blank(data, starts, ends)
     return Records(starts=starts[full], ends=ends[full], lines=first[full])
 
@@ -122,8 +150,10 @@ def _blank(data: Memory, starts: Ints, ends: Ints) -> npt.NDArray[Any]:
     if not len(data):
         return blank
     short = np.flatnonzero(~blank & (length <= 64))
-    first = data[starts[short]]
-    for at in short[np.isin(first, (*_BLANKS, _NEWLINE))].tolist():
+    short = short[np.isin(data[starts[short]], (*_BLANKS, NEWLINE))]
+    single = length[short] == 1
+    blank[short[single]] = True
+    for at in short[~single].tolist():
         blank[at] = not data[starts[at] : ends[at]].tobytes().strip()
     return blank
 

@@ -17,9 +17,10 @@ import pyarrow as pa
 from ..errors import BadData, StorageError
 from ..shards.storage import map_file
 from .assign import Spans
-from .records import Memory, Records, cuts, records, stray_quote
+from .records import NEWLINE, Memory, Records, find_all, records, stray_quote
 from .report import Bad
 from .source import CHUNK_BYTES, Chunk, Described, Pieces, Source, lost
+from .windows import count_lines, count_records, is_regular, walk_cuts, walk_samples
 
 PIECE_BYTES = 2**20
 """Text is cut in runs of about so many bytes."""
@@ -94,10 +95,10 @@ class TextSource(Source):
             except BadData as error:
                 bad.append(lost(self.files, number, error, rows=_count(data, self.delimiter, heads=1)))
                 continue
-            lines = int((data[:begin] == 10).sum())
-            found = records(data[begin:], delimiter=self.delimiter)
-            runs = [(0, len(data) - begin, 0)] if found is None else cuts(found, len(data) - begin, PIECE_BYTES)
-            table.extend((number, start + begin, stop + begin, line + lines) for start, stop, line in runs)
+            lines = count_lines(data[:begin])
+            runs = walk_cuts(data[begin:], PIECE_BYTES, delimiter=self.delimiter)
+            whole = [(0, len(data) - begin, 0)]
+            table.extend((number, start + begin, stop + begin, line + lines) for start, stop, line in (whole if runs is None else runs))
         spans = Spans.from_json(table)
         return Pieces(spans=spans, sizes=spans.stop - spans.start, bad=tuple(bad))
 
@@ -109,7 +110,8 @@ class TextSource(Source):
             except StorageError as error:
                 yield lost(self.files, number, error)
                 continue
-            found = records(data, delimiter=self.delimiter)
+            unruly = len(data) > _MAX_PARSE_BYTES and not is_regular(data, self.delimiter)  # will not be parsed, so not held either
+            found = None if unruly else records(data, delimiter=self.delimiter)
             if found is None:
                 yield from self._unruly(number, data, line, described)
                 continue
@@ -161,7 +163,7 @@ class TextSource(Source):
         """Yield a file whose quotes do not stand around whole values, at once; rows are counted, since their lines cannot be told."""
         if self.delimiter is not None and (stray := stray_quote(data, self.delimiter)) is not None:
             at, fault = stray
-            row = line + int((data[:at] == 10).sum()) + 1
+            row = line + count_lines(data[:at]) + 1
             error = BadData(f"line {row}: the quote that opens here {fault}, so the records behind it cannot be told; close or double it")
             yield lost(self.files, number, error, rows=_count(data, self.delimiter), row=row)
             return
@@ -188,20 +190,15 @@ def _portions(found: Records) -> list[tuple[int, int]]:
 
 def _count(data: Memory, delimiter: int | None, *, heads: int = 0) -> int:
     """Return how many records text has that is lost whole, its header left out; lines where records cannot be told apart. At least 1."""
-    found = records(data, delimiter=delimiter) or records(data)
-    return max((0 if found is None else len(found)) - heads, 1)
+    return max(count_records(data, delimiter=delimiter) - heads, 1)
 
 
 def samples(data: Memory, delimiter: int | None) -> list[Memory]:
     """Return whole records of the beginning, the middle and the end, or all when the file is small or cannot be cut."""
     if len(data) <= 3 * _LOOK_BYTES:
         return [data]
-    found = records(data, delimiter=delimiter)
-    if found is None:
-        return [data]
-    wanted = []
-    for place in (0, len(data) // 2, len(data) - _LOOK_BYTES):
-        low = min(int(np.searchsorted(found.starts, place)), len(found) - 1)
-        high = max(int(np.searchsorted(found.starts, place + _LOOK_BYTES)), low + 1)
-        wanted.append(data[int(found.starts[low]) : int(found.ends[high - 1])])
-    return wanted
+    found = walk_samples(data, (0, len(data) // 2, len(data) - _LOOK_BYTES), _LOOK_BYTES, delimiter=delimiter)
+    if found is None and len(data) > _MAX_PARSE_BYTES:
+        head = data[:_LOOK_BYTES]  # the whole is refused when it is read
+        return [head[: int(find_all(head, NEWLINE)[-1:].sum()) + 1]]
+    return [data] if found is None else found
