@@ -1,6 +1,6 @@
 """`penstock verify PATH`: read every byte of a dataset and say whether it is what was written.
 
-Exit code 0 when all is well, 1 when a shard is damaged; the first bad shard and row are named. The checks are those of `shards.verify`; this
+Exit code 0 when all is well, 1 when a shard is damaged; the first bad shard, row and field are named. The checks are those of `shards.verify`; this
 file only tells. Cost: one read of everything.
 """
 
@@ -21,7 +21,8 @@ from ..shards.verify import verify as find_problems
 
 def tell(problem: Problem) -> str:
     """Return a problem as one line."""
-    places = (("row", problem.row), ("field", problem.field))
+    row = problem.row if problem.dataset_row is None else f"{problem.row} (row {problem.dataset_row} of the dataset)"
+    places = (("row", row), ("field", problem.field))
     return ", ".join([f"shard {problem.shard}", *(f"{name} {value}" for name, value in places if value is not None)]) + f": {problem.reason}"
 
 
@@ -35,7 +36,7 @@ def verify(
     start = time.perf_counter()
     problems = list(islice(find_problems(path, version), None if every else 1))
     if as_json:
-        found = [{"shard": p.shard, "row": p.row, "field": p.field, "reason": p.reason} for p in problems]
+        found = [{"shard": p.shard, "row": p.row, "dataset_row": p.dataset_row, "field": p.field, "reason": p.reason} for p in problems]
         typer.echo(json.dumps({"path": path, "version": version, "ok": not problems, "problems": found}, indent=2, ensure_ascii=False))
     elif not problems:
         with Dataset(path, version=version) as dataset:

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import BadData, BadRequest
-from ..fields import Schema, field_from_arrow, schema_from_arrow
-from .arrow_columns import CHECKSUM_KEY, checksum, columns_of, is_viewed
-from .columns import Column
+from ..fields import Field, Schema, field_from_arrow
+from .arrow_checksums import Sums, compare, from_metadata
+from .arrow_columns import columns_of, first_no_text, is_viewed
+from .columns import Column, RaggedColumn
 from .manifest import Shard
 from .reader import ShardReader
 from .storage import guard, map_buffer
@@ -81,20 +83,19 @@ class ArrowFile:
 
     def batch(self, number: int) -> pa.RecordBatch:
         """Return record batch `number`."""
-        return self.batch_and_checksum(number)[0]
+        return self.batch_and_metadata(number)[0]
 
-    def batch_and_checksum(self, number: int) -> tuple[pa.RecordBatch, str | None]:
-        """Return record batch `number` and the checksum its message carries, or None when it was not written by Penstock."""
+    def batch_and_metadata(self, number: int) -> tuple[pa.RecordBatch, Mapping[bytes, bytes]]:
+        """Return record batch `number` and the custom metadata of its message; that of a stream's is not looked at."""
         if self._source.closed:
             raise BadRequest(f"{self._path} is closed; open it again to read batch {number}")
         if self.is_stream:
-            return self._batches[number], None
+            return self._batches[number], {}
         try:
             found = self._file.get_batch_with_custom_metadata(number)
         except (pa.ArrowException, OSError) as error:
-            raise BadData(f"record batch {number} is damaged: {error}", path=self._path) from None
-        text = (found.custom_metadata or {}).get(CHECKSUM_KEY.encode())
-        return found.batch, None if text is None else text.decode("ascii", "replace")
+            raise BadData(f"record batch {number} is damaged, so none of its rows can be read: {error}", path=self._path) from None
+        return found.batch, found.custom_metadata or {}
 
     def _compression(self) -> bool:
         """Return whether the buffers of the first record batch are compressed, and so those of all: a writer has one setting for a file.
@@ -160,6 +161,16 @@ def open_file(path: Path, shard: Shard, schema: Schema) -> ArrowFile:
         raise error.at(shard=shard.path) from None
 
 
+def _described(column: pa.Field) -> Field:
+    """Return the field of a column of a file."""
+    try:
+        return field_from_arrow(column)
+    except BadData:
+        raise
+    except ValueError as error:  # Arrow reads a list size of -1, and refuses to make a type of it
+        raise BadData(f"the file's own description of the column is damaged: {error}", field=column.name) from None
+
+
 class ArrowReader(ShardReader):
     """One Arrow shard, open."""
 
@@ -185,7 +196,7 @@ class ArrowReader(ShardReader):
             indices = found.get_all_field_indices(name)
             if len(indices) != 1:
                 raise BadData(f"the file has {len(indices)} columns of this name; it has {self._file.names}", field=name)
-            stored = field_from_arrow(found.field(indices[0]))
+            stored = _described(found.field(indices[0]))
             if stored != field:
                 raise BadData(f"the file holds {stored} where the dataset says {field}", field=name)
 
@@ -217,40 +228,63 @@ class ArrowReader(ShardReader):
             self.held_bytes -= self._blocks.popitem(last=False)[1][0]
 
     def _checked(self, number: int, batch: pa.RecordBatch, schema: Schema) -> dict[str, Column]:
-        first, last = int(self.block_starts[number]), int(self.block_starts[number + 1])
+        first = int(self.block_starts[number])
+        self._check_rows(number, batch)
         try:
-            if batch.num_rows != last - first:
-                raise BadData(f"record batch {number} has {batch.num_rows} rows where {last - first} were expected")  # noqa: TRY301 (one place adds where)
             return columns_of(batch, schema)
         except BadData as error:
             row = first + (0 if error.row is None else int(error.row))
             raise BadData(error.reason, path=self._path, shard=self._shard.path, row=row, field=error.field) from None
 
+    def _check_rows(self, number: int, batch: pa.RecordBatch) -> None:
+        first, last = int(self.block_starts[number]), int(self.block_starts[number + 1])
+        if batch.num_rows != last - first:
+            raise BadData(
+                f"record batch {number} has {batch.num_rows} rows where {last - first} were expected",
+                path=self._path,
+                shard=self._shard.path,
+                row=first,
+            )
+
     def check(self, number: int) -> None:
-        """Compare block `number`, all its columns, with the checksum that its message carries.
+        """Compare block `number`, all its columns, with the checksums that its message carries.
 
         A foreign file carries none; then its structure is checked, and that its text is UTF-8.
 
         Raises:
-            BadData: a bit has changed since it was written; the row is the first of the block.
+            BadData: a bit has changed since it was written. Names the first bad row, which is the block's first when the block cannot be read
+                at all or its rows have no checksums, and none when all rows are as they were written and the block's header is not.
         """
+        first = int(self.block_starts[number])
+        batch: pa.RecordBatch | None = None
+        sums: Sums | None = None
         file = ArrowFile(self._path)
         try:
-            batch, expected = file.batch_and_checksum(number)
-            columns = self._checked(number, batch, self.schema if expected is None else schema_from_arrow(file.schema))
-            found = None if expected is None else checksum(columns)
+            batch, metadata = file.batch_and_metadata(number)
+            self._check_rows(number, batch)
+            sums = from_metadata(metadata, columns=len(file.names), rows=batch.num_rows)
+            if sums is None:
+                self._checked(number, batch, self.schema)
+            else:
+                compare(batch, {column.name: _described(column) for column in file.schema}, sums, first)
             batch.validate(full=True)
         except BadData as error:
-            raise error.at(path=self._path, shard=self._shard.path, row=int(self.block_starts[number])) from None
+            row = first if batch is None else None  # nothing of the block can be read, beginning with its first row
+            raise error.at(path=self._path, shard=self._shard.path, row=row) from None
         except (pa.ArrowException, OSError) as error:
+            place = (None, None) if batch is None or sums is not None else self._no_text(number, batch)  # our values are as they were written
             reason = f"record batch {number} is damaged: {error}"
-            raise BadData(reason, path=self._path, shard=self._shard.path, row=int(self.block_starts[number])) from None
+            raise BadData(reason, path=self._path, shard=self._shard.path, row=place[0], field=place[1]) from None
         finally:
             file.close()
-        if found != expected:
-            first, last = int(self.block_starts[number]), int(self.block_starts[number + 1])
-            reason = f"rows {first} to {last - 1} have checksum {found} where {expected} was written: the file has changed; restore it"
-            raise BadData(reason, path=self._path, shard=self._shard.path, row=first)
+
+    def _no_text(self, number: int, batch: pa.RecordBatch) -> tuple[int, str | None]:
+        """Return the first row that has text that is not UTF-8, and the column, or the first row of the block."""
+        found: list[tuple[int, str | None]] = []
+        for name, column in self._checked(number, batch, self.schema).items():
+            if self.schema[name].kind in {"text", "json"} and isinstance(column, RaggedColumn) and (row := first_no_text(column)) is not None:
+                found.append((int(self.block_starts[number]) + row, name))
+        return min(found, key=itemgetter(0), default=(int(self.block_starts[number]), None))
 
     def close(self) -> None:
         """Let go of the file; views handed out stay valid."""

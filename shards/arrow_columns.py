@@ -1,4 +1,4 @@
-"""Between Arrow arrays and columns: checked views one way, canonical arrays the other, and the checksum of a block.
+"""Between Arrow arrays and columns: checked views one way, canonical arrays the other.
 
 `column_of` turns any Arrow array that a field can be stored as (also large, view and dictionary types of foreign files) into a `Column`,
 trusting neither its offsets nor its nulls. `array_of` turns a column into the one Arrow type that Penstock writes. What a table brings is
@@ -19,14 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
 from ..errors import BadData
 from ..fields import Audio, Field, Image, Json, Schema, flattened
 from .columns import Column, FixedColumn, ParsedColumn, RaggedColumn
-
-CHECKSUM_KEY = "penstock.xxh3"
-"""Where a record batch message of ours keeps its block's checksum."""
 
 _MOST_BYTES = 2**31 - 1
 """What 32-bit offsets can address; no ragged column of one block is larger."""
@@ -77,7 +73,7 @@ def column_of(array: pa.Array, field: Field) -> Column:
         array = _plain(array)
         array.validate()
     except (pa.ArrowException, OSError) as error:
-        raise BadData(f"the column is damaged: {error}") from None
+        raise BadData(f"the column is damaged: {error}", row=_loose_row(array)) from None
     if array.null_count and (nulls := nulls_of(array)).size:
         raise BadData("the value is null; every row needs one: fill or drop such rows first", row=int(nulls[0]))
     return _runs(array, field) if field.ragged else _fixed(array, field)
@@ -106,31 +102,58 @@ def _numbers(array: pa.Array, dtype: str) -> npt.NDArray[Any]:
     if not len(array) or data is None:
         return np.empty(0, dtype)
     if dtype != "bool":
-        return np.frombuffer(data, dtype)[first:last]  # Array.to_numpy would do, but imports pandas where it is installed (0.6 s)
+        # Array.to_numpy would do, but imports pandas where it is installed (0.6 s); a damaged buffer may end inside an element
+        return np.frombuffer(data, dtype, last - first, first * np.dtype(dtype).itemsize)
     packed = np.frombuffer(data, np.uint8)[first // 8 : (last + 7) // 8]
     return np.unpackbits(packed, bitorder="little")[first % 8 :][: last - first].view(np.bool_)
 
 
-def _runs(array: pa.Array, field: Field) -> RaggedColumn:
+def _offsets(array: pa.Array) -> npt.NDArray[Any]:
+    """Return where each row of an array of runs begins and, last, where the last one ends."""
     rows, kind = len(array), array.type
-    wide = pa.types.is_large_binary(kind) or pa.types.is_large_string(kind)
+    if not rows:
+        return np.zeros(1, np.int32)
+    width = np.dtype(np.int64 if pa.types.is_large_binary(kind) or pa.types.is_large_string(kind) or pa.types.is_large_list(kind) else np.int32)
+    return np.frombuffer(array.buffers()[1], width, rows + 1, array.offset * width.itemsize)
+
+
+def _loose(offsets: npt.NDArray[Any], length: int) -> int | None:
+    """Return the first row whose offsets leave the column's elements or go backwards, or None."""
+    starts, ends = offsets[:-1], offsets[1:]
+    if not len(starts) or not (offsets[0] < 0 or offsets[-1] > length or (ends < starts).any()):
+        return None
+    return int(np.argmax((starts < 0) | (ends > length) | (ends < starts)))
+
+
+def _loose_row(array: pa.Array) -> int | None:
+    """Return the first row of a damaged array whose offsets cannot be followed, or None where it has none or they are not the damage."""
+    kind = array.type
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not listed and kind not in {pa.binary(), pa.string(), pa.large_binary(), pa.large_string()}:
+        return None
+    try:
+        data = None if listed else array.buffers()[2]
+        return _loose(_offsets(array), len(array.values) if listed else 0 if data is None else data.size)
+    except (ValueError, TypeError, SystemError):  # the offsets themselves were cut; the last is what `len` of a negative length raises
+        return None
+
+
+def _runs(array: pa.Array, field: Field) -> RaggedColumn:
+    kind = array.type
     values: npt.NDArray[Any]
-    if wide or pa.types.is_binary(kind) or pa.types.is_string(kind):
+    if kind in {pa.binary(), pa.string(), pa.large_binary(), pa.large_string()}:
         if field.dtype != "uint8":
             raise BadData(f"stored as {kind}, which does not hold {field}")
-        _, bounds, data = array.buffers()
+        data = array.buffers()[2]
+        offsets = _offsets(array)
         values = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
-        offsets = np.frombuffer(bounds, np.int64 if wide else np.int32)[array.offset : array.offset + rows + 1] if rows else np.zeros(1, np.int32)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        wide = pa.types.is_large_list(kind)
-        bounds = array.buffers()[1]
-        offsets = np.frombuffer(bounds, np.int64 if wide else np.int32)[array.offset : array.offset + rows + 1] if rows else np.zeros(1, np.int32)
+        offsets = _offsets(array)
         values = _elements(array.values, offsets, field)
     else:
         raise BadData(f"stored as {kind}, which does not hold {field}")
     starts, ends = offsets[:-1], offsets[1:]
-    if rows and (offsets[0] < 0 or offsets[-1] > len(values) or (ends < starts).any()):
-        wrong = int(np.argmax((starts < 0) | (ends > len(values)) | (ends < starts)))
+    if (wrong := _loose(offsets, len(values))) is not None:
         raise BadData(f"its offsets {starts[wrong]} to {ends[wrong]} are not inside the column's {len(values)} elements", row=wrong)
     return RaggedColumn(starts=starts, ends=ends, values=values)
 
@@ -205,24 +228,6 @@ def row_bytes(columns: Mapping[str, Column]) -> npt.NDArray[np.int64] | int:
         else:
             total = total + ((column.ends - column.starts).astype(np.int64) * column.values.dtype.itemsize + 4)
     return total
-
-
-def _memory(values: npt.NDArray[Any]) -> memoryview:
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-
-
-def checksum(columns: Mapping[str, Column]) -> str:
-    """Return the XXH3-64 of a block as 16 hex digits: of each column in order, the lengths of its runs (int64) if ragged, and its values."""
-    hasher = xxhash.xxh3_64()
-    for column in columns.values():
-        assert not isinstance(column, ParsedColumn)
-        if isinstance(column, FixedColumn):
-            hasher.update(_memory(column.values))
-        else:
-            hasher.update(_memory((column.ends - column.starts).astype("<i8")))
-            if len(column.starts):
-                hasher.update(_memory(column.values[int(column.starts[0]) : int(column.ends[-1])]))
-    return str(hasher.hexdigest())
 
 
 def canonical(table: pa.Table | pa.RecordBatch, schema: Schema) -> Iterator[pa.RecordBatch]:
@@ -330,6 +335,16 @@ def is_text(column: RaggedColumn) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def first_no_text(column: RaggedColumn) -> int | None:
+    """Return the first row that is not UTF-8, or None."""
+    for row in range(0 if is_text(column) else len(column.starts)):
+        try:
+            column.row(row).tobytes().decode()
+        except UnicodeDecodeError:
+            return row
+    return None
 
 
 def encoded_rows(batch: pa.RecordBatch, schema: Schema) -> Iterator[dict[str, Any]]:

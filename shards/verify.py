@@ -1,8 +1,9 @@
 """Reads every byte of a dataset and names what is not as it was written: the shard, and in it the first bad row of each bad block.
 
-Per shard, in this order: the file is there and has its size; its XXH3 is the one in the manifest; each block's own checksum (Arrow blocks and
-tar samples of ours have one) and its structure: offsets, counts, text in UTF-8, numbers and arrays in a tar, whose index is compared with a new
-scan. A file whose XXH3 is wrong though all blocks are right was changed outside them, and is named without a row.
+Per shard, in this order: the file is there and has its size; its XXH3 is the one in the manifest; each block's own checksums (Arrow blocks and
+their rows, and tar samples, have them if we wrote or hashed them) and its structure: offsets, counts, text in UTF-8, numbers and arrays in a
+tar, whose index is compared with a new scan. A file whose XXH3 is wrong though all blocks are right was changed outside them, and is named
+without a row.
 
 Must never: repair, or stop at the first problem. Cost: two reads of each file, the second from the page cache; memory of one block.
 """
@@ -10,7 +11,7 @@ Must never: repair, or stop at the first problem. Cost: two reads of each file, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import xxhash
@@ -31,15 +32,17 @@ class Problem:
 
     Attributes:
         shard: the shard's path inside its dataset.
-        row: the first bad row of the block, counted in the shard, or None when the whole file is at fault.
-        field: the column, or None.
+        row: the first bad row of the block, counted in the shard, or None when no row is at fault, or which one cannot be told.
+        field: the column, or None when it is not certain.
         reason: what is wrong and what to do.
+        dataset_row: the same row, counted in the dataset, or None.
     """
 
     shard: str
     row: int | str | None
     field: str | None
     reason: str
+    dataset_row: int | None = None
 
 
 def verify(path: str, version: int | None = None) -> Iterator[Problem]:
@@ -65,12 +68,13 @@ def verify(path: str, version: int | None = None) -> Iterator[Problem]:
         except BadData as error:
             yield _problem(error, path)
             return
-    for shard in manifest.shards:
-        yield from verify_shard(manifest, shard, follow_links=not own)
+    for shard, start in zip(manifest.shards, manifest.starts.tolist(), strict=False):  # the last start is behind the last shard
+        for problem in verify_shard(manifest, shard, follow_links=not own):
+            yield replace(problem, dataset_row=start + problem.row) if isinstance(problem.row, int) else problem
 
 
 def verify_shard(manifest: Manifest, shard: Shard, *, follow_links: bool = False) -> Iterator[Problem]:
-    """Yield what is wrong with one shard."""
+    """Yield what is wrong with one shard, its rows counted in the shard alone."""
     found: list[Problem] = []
     try:
         path = inside(Path(manifest.root), shard.path, follow_links=follow_links)
@@ -105,8 +109,8 @@ def _block_problems(manifest: Manifest, shard: Shard, *, follow_links: bool) -> 
     try:
         for number in range(len(reader.block_starts) - 1):
             try:
+                reader.check(number)  # first, since it tells the row best
                 reader.block(number)
-                reader.check(number)
             except BadData as error:
                 yield _problem(error, shard.path)
     finally:

@@ -48,17 +48,19 @@ def test_a_whole_dataset_is_verified(tmp_path: Path, shard_format: str) -> None:
 
 @pytest.mark.parametrize("shard_format", ["arrow", "tar"])
 def test_a_flipped_byte_is_named(tmp_path: Path, shard_format: str) -> None:
-    """One changed byte in the middle of the third shard: exit code 1, and that shard and a row of it are named."""
+    """One changed byte of a value in the third shard: exit code 1, and that shard and that row of it, and of the dataset, are named."""
     files = write(tmp_path / "ds", shard_format=shard_format)
-    flip(files[2], files[2].stat().st_size // 2)
+    start = int(ps.Dataset(tmp_path / "ds").manifest.starts[2])
+    row = start + 1
+    flip(files[2], files[2].read_bytes().index(f"row {row}".encode()) + 1)
     told = run("verify", tmp_path / "ds")
     assert told.exit_code == 1
-    assert f"shard data/{files[2].name}, row " in told.stderr
+    field = ", field text: " if shard_format == "arrow" else ": "
+    assert f"shard data/{files[2].name}, row 1 (row {row} of the dataset){field}" in told.stderr
     assert "Traceback" not in told.stderr
-    found = json.loads(run("verify", tmp_path / "ds", "--json").stdout)
-    assert found["ok"] is False
-    assert found["problems"][0]["shard"] == f"data/{files[2].name}"
-    assert isinstance(found["problems"][0]["row"], int)
+    (found,) = json.loads(run("verify", tmp_path / "ds", "--json").stdout)["problems"]
+    assert (found["shard"], found["row"], found["dataset_row"]) == (f"data/{files[2].name}", 1, row)
+    assert found["field"] == ("text" if shard_format == "arrow" else None)
 
 
 def test_all_problems_are_listed_when_asked(tmp_path: Path) -> None:

@@ -64,20 +64,16 @@ def test_nothing_is_found_in_what_is_whole(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["arrow", "tar"])
 def test_a_flipped_bit_is_found(tmp_path: Path, kind: str) -> None:
-    """The shard and the row (of an Arrow shard: the first of the block) are named, and only they."""
+    """The shard and the row are named, the row counted in the shard and in the dataset, and of an Arrow shard the column."""
     rows = mixed(60)
     rows[41]["raw"] = b"FIND-ME"
     paths = dataset(tmp_path, kind, rows)
     path = tmp_path / paths[1]
     flip(path, path.read_bytes().index(b"FIND-ME") + 3)
     (problem,) = found(tmp_path)
-    assert problem.shard == paths[1]
+    assert (problem.shard, problem.row, problem.dataset_row) == (paths[1], 41 - 30, 41)
+    assert problem.field == ("raw" if kind == "arrow" else None)
     assert "checksum" in problem.reason
-    if kind == "tar":
-        assert problem.row == 41 - 30
-    else:
-        assert isinstance(problem.row, int)
-        assert problem.row <= 41 - 30 < problem.row + 15
 
 
 def test_a_change_outside_the_blocks_is_found(tmp_path: Path) -> None:
