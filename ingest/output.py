@@ -22,11 +22,10 @@ from ..fields import Schema
 from ..shards.arrow_columns import columns_of, row_bytes
 from ..shards.columns import FixedColumn, RaggedColumn
 from ..shards.shardwriter import ShardWriter, open_shard_writer
-from ..shards.storage import guard
+from ..shards.staging import move_shard
 from .assign import Ints
 
 _TAR_BLOCK = 512
-_SIDE_FILES = (".idx", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +111,7 @@ class Output:
         writer, path, _ = self._open[split]
         stats = writer.close()  # a full disk shows here, or below: until it is named, `abort` must know the writer
         name = f"{path.name.split('.', 1)[0]}.{self._format}"
-        for suffix in _SIDE_FILES:
-            beside = path.with_name(path.name + suffix)
-            if not suffix or beside.exists():
-                with guard(beside, "name the finished shard"):
-                    beside.replace(path.with_name(name + suffix))
+        move_shard(path, path.with_name(name))
         del self._open[split]
         self.staged.append(Staged(name=name, split=split, rows=stats.rows, bytes=stats.bytes, xxh3=stats.xxh3, block_rows=stats.block_rows))
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from ..errors import AlreadyExists, BadData, BadRequest, StorageError
 from ..shards import commits
 from ..shards.manifest import Manifest, Shard
-from ..shards.storage import fsync_folder, guard, make_folder, sweep_temporaries
+from ..shards.staging import move_shard, remove_shard
+from ..shards.storage import fsync_folder, make_folder, sweep_temporaries
 from .destination import targets
 from .job import Job, Marker, Plan, read_json, understood
 from .output import Staged
@@ -27,7 +28,6 @@ QUARANTINE = "_penstock/quarantine"
 REPORTS = "_penstock/reports"
 """Where in a destination the report of a finished conversion is kept, so that `--resume` can give it again."""
 
-_SIDE_FILES = (".idx", "")
 _SHOWN = 5
 
 
@@ -139,8 +139,8 @@ def _withdraw(job: Job, root: Path, shards: Sequence[Shard]) -> None:
     """Remove a conversion that can never be published: the shards that were moved, unless a version names them, and its folder."""
     named = {shard.path for shard in commits.load(root).shards} if commits.is_dataset(root) else set()
     for shard in shards:
-        for suffix in _SIDE_FILES if shard.path not in named else ():
-            (root / (shard.path + suffix)).unlink(missing_ok=True)
+        if shard.path not in named:
+            remove_shard(root / shard.path)
     job.remove()
 
 
@@ -148,13 +148,10 @@ def _moved(job: Job, plan: Plan, staged: Staged, root: Path, version: int, numbe
     """Move one shard, and what lies beside it, unless that was done before."""
     path = f"data/part-{version:020d}-{number:05d}-{job.name[:8]}.{plan.settings.format}"
     make_folder(root / "data")
-    for suffix in _SIDE_FILES:
-        source, goal = job.path / (staged.name + suffix), root / (path + suffix)
-        if source.exists():
-            with guard(goal, "move the shard into the dataset"):
-                source.replace(goal)
-        elif not suffix and not goal.exists():
-            raise StorageError(f"cannot publish the shard: {source} is gone; start again with --overwrite", url=goal)
+    source, goal = job.path / staged.name, root / path
+    if not source.exists() and not goal.exists():
+        raise StorageError(f"cannot publish the shard: {source} is gone; start again with --overwrite", url=goal)
+    move_shard(source, goal)
     return Shard(path=path, format=plan.settings.format, rows=staged.rows, bytes=staged.bytes, xxh3=staged.xxh3, block_rows=staged.block_rows)
 
 

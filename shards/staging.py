@@ -145,11 +145,7 @@ def place(root: Path, staged: Sequence[tuple[Path, ShardStats]], *, format: str,
             path = f"{DATA}/part-{version:020d}-{number:05d}-{unique}.{format}"
             shard = Shard(path=path, format=format, rows=stats.rows, bytes=stats.bytes, xxh3=stats.xxh3, block_rows=stats.block_rows)
             shards.append(shard)
-            for suffix in _SIDE_FILES:
-                beside = source.with_name(source.name + suffix)
-                if suffix == "" or beside.exists():
-                    with guard(root / (path + suffix), "move the shard into the dataset"):
-                        beside.rename(root / (path + suffix))
+            move_shard(source, root / path)
     except BaseException:  # also Ctrl-C: no file may stay that no version names
         unplace(root, shards)
         raise
@@ -159,6 +155,24 @@ def place(root: Path, staged: Sequence[tuple[Path, ShardStats]], *, format: str,
 def unplace(root: Path, shards: Sequence[Shard]) -> None:
     """Remove placed shards whose commit did not land."""
     for shard in shards:
-        for suffix in _SIDE_FILES:
-            with contextlib.suppress(OSError):  # it was not moved yet, or cannot be removed: no version names it either way
-                (root / (shard.path + suffix)).unlink()
+        remove_shard(root / shard.path)
+
+
+def move_shard(source: Path, goal: Path) -> None:
+    """Give a closed shard, and what lies beside it, another name on the same file system; what was moved before a kill stays moved.
+
+    Raises:
+        StorageError: a file could not be moved, or the shard is in neither place.
+    """
+    for suffix in _SIDE_FILES:
+        here, there = source.with_name(source.name + suffix), goal.with_name(goal.name + suffix)
+        if here.exists() or (not suffix and not there.exists()):
+            with guard(there, "move the shard"):
+                here.replace(there)
+
+
+def remove_shard(path: Path) -> None:
+    """Remove a shard that no version names, and what lies beside it."""
+    for suffix in _SIDE_FILES:
+        with contextlib.suppress(OSError):  # it was not moved yet, or cannot be removed: no version names it either way
+            path.with_name(path.name + suffix).unlink()
