@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFSOCK
@@ -222,3 +222,21 @@ def lost(files: Files, number: int, error: Exception, *, rows: int | None = None
         rows=1 if rows is None else rows,
         counted=rows is not None,
     )
+
+
+def gather(looked_at: Iterable[Sequence[tuple[int, int, int, int]] | Bad]) -> Pieces:
+    """Return the pieces of files that are looked at one by one.
+
+    Args:
+        looked_at: for each file its runs as (start, stop, note, bytes), or why it is set aside whole.
+    """
+    table: list[tuple[int, int, int, int]] = []
+    sizes: list[int] = []
+    bad: list[Bad] = []
+    for number, found in enumerate(looked_at):
+        if isinstance(found, Bad):
+            bad.append(found)
+            continue
+        table.extend((number, start, stop, note) for start, stop, note, _ in found)
+        sizes.extend(size for *_, size in found)
+    return Pieces(spans=Spans.from_json(table), sizes=np.array(sizes, np.int64), bad=tuple(bad))

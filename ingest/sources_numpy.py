@@ -25,7 +25,7 @@ from ..shards.columns import FixedColumn
 from ..shards.storage import guard
 from .assign import Spans
 from .report import Bad
-from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, lost
+from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, gather, lost
 
 PIECE_BYTES = 2**20
 """Rows are cut in runs of about so many bytes."""
@@ -104,20 +104,15 @@ class NumpySource(Source):
 
     def pieces(self, described: Described) -> Pieces:
         """Return runs of rows; a file with other columns, shapes or dtypes than the first is set aside whole."""
-        table: list[tuple[int, int, int, int]] = []
-        sizes: list[int] = []
-        bad: list[Bad] = []
-        for number in range(len(self.files)):
-            try:
-                rows, row_bytes = self._check(number, described.schema)
-            except BadData as error:
-                bad.append(lost(self.files, number, error, rows=self._count(number)))
-                continue
-            step = max(PIECE_BYTES // max(row_bytes, 1), 1)
-            starts = range(0, rows, step)
-            table.extend((number, start, min(start + step, rows), 0) for start in starts)
-            sizes.extend(row_bytes * (min(start + step, rows) - start) for start in starts)
-        return Pieces(spans=Spans.from_json(table), sizes=np.array(sizes, np.int64), bad=tuple(bad))
+        return gather(self._runs(number, described.schema) for number in range(len(self.files)))
+
+    def _runs(self, number: int, schema: Schema) -> list[tuple[int, int, int, int]] | Bad:
+        try:
+            rows, row_bytes = self._check(number, schema)
+        except BadData as error:
+            return lost(self.files, number, error, rows=self._count(number))
+        step = max(PIECE_BYTES // max(row_bytes, 1), 1)
+        return [(start, min(start + step, rows), 0, row_bytes * (min(start + step, rows) - start)) for start in range(0, rows, step)]
 
     def _count(self, number: int) -> int | None:
         """Return how many rows a refused file has, also one that was cut behind its header; None when it does not say."""

@@ -24,7 +24,7 @@ from ..shards.storage import guard
 from ..shards.tarnames import sniff
 from .assign import Spans
 from .report import Bad
-from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, lost
+from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, gather, lost
 
 PIECE_BYTES = 2**20
 """Arrow rows are cut in runs of about so many bytes."""
@@ -82,18 +82,14 @@ class TableSource(Source):
 
     def pieces(self, described: Described) -> Pieces:
         """Return the runs of all files; a damaged file, or one with other columns, is set aside whole."""
-        table: list[tuple[int, int, int, int]] = []
-        sizes: list[int] = []
-        bad: list[Bad] = []
-        for number in range(len(self.files)):
-            try:
-                self._check(number, described.schema)
-                for start, stop, note, size in self._cuts(number):
-                    table.append((number, start, stop, note))
-                    sizes.append(size)
-            except _DAMAGE as error:
-                bad.append(lost(self.files, number, _damaged(self, number, error), rows=self._count(number)))
-        return Pieces(spans=Spans.from_json(table), sizes=np.array(sizes, np.int64), bad=tuple(bad))
+        return gather(self._runs(number, described.schema) for number in range(len(self.files)))
+
+    def _runs(self, number: int, schema: Schema) -> list[tuple[int, int, int, int]] | Bad:
+        try:
+            self._check(number, schema)
+            return self._cuts(number)
+        except _DAMAGE as error:
+            return lost(self.files, number, _damaged(self, number, error), rows=self._count(number))
 
     @abstractmethod
     def _total(self, number: int) -> int:

@@ -10,6 +10,8 @@ from contracts.sources import SPOILED, check_damage, check_source
 
 from penstock.ingest.locate import KINDS
 from penstock.ingest.plan import SOURCES
+from penstock.ingest.report import Bad
+from penstock.ingest.source import gather
 
 
 def make(tmp_path: Path, kind: str) -> tuple[Path, list[dict[str, object]]]:
@@ -35,3 +37,13 @@ def test_every_kind_is_made_and_opened() -> None:
     """`--from` names exactly the sources there are, and each of them is among those that the contract is checked with."""
     assert set(SOURCES) == set(KINDS)
     assert {"csv", "tar", "files", "images", "parquet", "arrow", "hf", "penstock"} <= set(MAKERS)
+
+
+def test_files_looked_at_one_by_one_are_gathered() -> None:
+    """Runs keep the number of their file, its place and their size; a file set aside gives its reason and no run."""
+    bad = Bad(source="b", key="b", row=None, reason="damaged", structure=True)
+    found = gather(iter([[(0, 5, 7, 50), (5, 6, 8, 10)], bad, [], [(0, 1, 0, 3)]]))
+    assert found.spans.to_json() == [[0, 0, 5, 7], [0, 5, 6, 8], [3, 0, 1, 0]]
+    assert found.sizes.tolist() == [50, 10, 3]
+    assert found.bad == (bad,)
+    assert len(gather([]).spans) == 0
