@@ -254,11 +254,23 @@ def rewritten(root: Path, change: dict[str, bytes | None]) -> tuple[Shard, Any]:
     return shard, open_reader(root, shard, schema)
 
 
-@pytest.mark.parametrize("value", [b"", b"AAAA", b"A" * 16, b"AAA", b"A" * 11, b"\xff\x00" * 6, b"AAAAAAAA====", "é".encode() * 6, b"A" * 100_000])
-def test_row_checksums_that_are_none_are_refused(tmp_path: Path, value: bytes) -> None:
-    """A value of another length, or that is not base64, is bad data of that shard; reading the rows does not look at it."""
+@pytest.mark.parametrize("value", [b"", b"AAAA", b"A" * 16, b"AAA", b"A" * 11, "é".encode() * 5, b"A" * 100_000])
+def test_row_checksums_that_are_not_one_for_each_row_are_refused(tmp_path: Path, value: bytes) -> None:
+    """A value of another length is bad data of that shard, whatever the rows are; reading them does not look at it."""
     _, reader = rewritten(tmp_path, {ROWS_KEY: value})
     assert bytes(reader.row(2)["t"]) == b"three"
+    with contextlib.closing(reader), pytest.raises(BadData, match=ROWS_KEY) as caught:
+        reader.check(0)
+    assert (caught.value.shard, caught.value.row) == ("a.arrow", None)
+
+
+@pytest.mark.parametrize("value", [b"\xff\x00" * 6, b"AAAAAAAA====", b"AAAAAAAAAA==", b"AAAAAAAAAAA=", "é".encode() * 6, b"A" * 11 + b"\n"])
+def test_row_checksums_that_cannot_be_read_are_refused_when_needed(tmp_path: Path, value: bytes) -> None:
+    """A value that is not base64 is bad data of that shard as soon as a row is looked for; until then the block's checksum is enough."""
+    _, reader = rewritten(tmp_path, {ROWS_KEY: value})
+    reader.check(0)
+    reader.close()
+    _, reader = rewritten(tmp_path, {ROWS_KEY: value, BLOCK_KEY: b"no"})
     with contextlib.closing(reader), pytest.raises(BadData, match=ROWS_KEY) as caught:
         reader.check(0)
     assert (caught.value.shard, caught.value.row) == ("a.arrow", None)
