@@ -42,7 +42,8 @@ def test_every_kind_is_made_and_opened() -> None:
 def test_files_looked_at_one_by_one_are_gathered() -> None:
     """Runs keep the number of their file, its place and their size; a file set aside gives its reason and no run."""
     bad = Bad(source="b", key="b", row=None, reason="damaged", structure=True)
-    found = gather(iter([[(0, 5, 7, 50), (5, 6, 8, 10)], bad, [], [(0, 1, 0, 3)]]))
+    looked_at: list[list[tuple[int, int, int, int]] | Bad] = [[(0, 5, 7, 50), (5, 6, 8, 10)], bad, [], [(0, 1, 0, 3)]]
+    found = gather(iter(looked_at))
     assert found.spans.to_json() == [[0, 0, 5, 7], [0, 5, 6, 8], [3, 0, 1, 0]]
     assert found.sizes.tolist() == [50, 10, 3]
     assert found.bad == (bad,)
