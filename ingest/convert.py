@@ -25,7 +25,7 @@ from .locate import Located, locate
 from .output import Staged
 from .plan import check_source, make_plan
 from .progress import Silent, shown
-from .publish import judge, keep_report, kept_report, make_report, publish, write_quarantine
+from .publish import discard, judge, keep_report, kept_report, make_report, publish, write_quarantine
 from .report import MaxBad, Report, SplitReport, parse_max_bad
 from .settings import ImageRule, Settings, parse_reencode
 from .shuffle import plan_tasks, write_tasks
@@ -167,6 +167,7 @@ def _run(job: Job, made: Plan | None, located: Located, decision: Decision, boun
     for other in decision.discard:
         if other.name != job.name:
             with other.lock():
+                discard(other)
                 other.remove()
     with job.lock() as lock:
         if made is None:
@@ -193,7 +194,8 @@ def _run(job: Job, made: Plan | None, located: Located, decision: Decision, boun
 
 
 def _begin(job: Job, plan: Plan) -> None:
-    """Start a job's folder anew."""
+    """Start a job's folder anew; what an earlier run with the same settings left gives way."""
+    discard(job)
     for path in job.path.iterdir():
         if path.name not in ("lock", "intent.json"):
             path.unlink()

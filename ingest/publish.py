@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from ..errors import AlreadyExists, BadData, BadRequest, StorageError
@@ -137,16 +138,57 @@ def _committed(plan: Plan, root: Path, shards: Sequence[Shard], signed: str, aft
 
 def _withdraw(job: Job, root: Path, shards: Sequence[Shard]) -> None:
     """Remove a conversion that can never be published: the shards that were moved, unless a version names them, and its folder."""
-    named = {shard.path for shard in commits.load(root).shards} if commits.is_dataset(root) else set()
-    for shard in shards:
-        if shard.path not in named:
-            remove_shard(root / shard.path)
+    _remove_unnamed(root, [shard.path for shard in shards], after=0)
     job.remove()
+
+
+def discard(job: Job) -> None:
+    """Remove the shards of a job that gives way which were moved into `data/` before a kill, unless a version names them; call it with the lock.
+
+    Which they are is told by its plan and markers, so a job whose plan was never written, or cannot be understood, has none.
+    """
+    if not job.planned:
+        return
+    try:
+        plan = job.load()
+        staged = _staged(job, plan)
+    except (BadData, StorageError):  # damaged: nobody can say what was its own, so nothing is touched
+        return
+    for number, root in enumerate(targets(job.root, plan.settings).values()):
+        mine = [shard for shard in staged if shard.split == number]
+        after = plan.bases[number]
+        _remove_unnamed(root, [_place(job, plan, after + 1, place) for place in range(len(mine))], after=after)
+
+
+def _staged(job: Job, plan: Plan) -> list[Staged]:
+    """Return the shards that the markers of a job's last stage name, up to the first part that is not done: publishing began when all were."""
+    stage = 1 if plan.settings.shuffle is None else 2
+    staged: list[Staged] = []
+    for part in count():
+        if (marker := job.marker(stage, part)) is None:
+            return staged
+        staged += marker.staged
+    raise AssertionError(stage)
+
+
+def _remove_unnamed(root: Path, paths: Sequence[str], *, after: int) -> None:
+    """Remove shards that no version behind one names; versions before it are older than the shards."""
+    there = [path for path in paths if (root / path).exists()]
+    versions = [version for version in commits.list_versions(root) if version > after] if there else []
+    named = {shard.path for version in versions for shard in commits.read_commit(root, version).added}
+    for path in there:
+        if path not in named:
+            remove_shard(root / path)
+
+
+def _place(job: Job, plan: Plan, version: int, number: int) -> str:
+    """Return the path that a shard has in its dataset."""
+    return f"data/part-{version:020d}-{number:05d}-{job.name[:8]}.{plan.settings.format}"
 
 
 def _moved(job: Job, plan: Plan, staged: Staged, root: Path, version: int, number: int) -> Shard:
     """Move one shard, and what lies beside it, unless that was done before."""
-    path = f"data/part-{version:020d}-{number:05d}-{job.name[:8]}.{plan.settings.format}"
+    path = _place(job, plan, version, number)
     make_folder(root / "data")
     source, goal = job.path / staged.name, root / path
     if not source.exists() and not goal.exists():
