@@ -124,6 +124,12 @@ def _made_by(root: Path, job: Job) -> bool:
 
 def _check_place(root: Path, settings: Settings) -> None:
     """Refuse a destination that is a file, lies in the source, or is a dataset where splits are wanted (or the other way round)."""
+    for path in targets(root, settings).values():
+        for link in (path, *path.parents):
+            if link.is_symlink() and not link.exists():
+                raise BadRequest(
+                    f"{link} is a symbolic link to {link.readlink()}, which is not there; make that folder (mount its disk), or remove the link"
+                )
     if root.exists() and not root.is_dir():
         raise BadRequest(f"{root} is a file; the destination is a folder")
     source = Path(settings.source)

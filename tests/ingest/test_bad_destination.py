@@ -83,3 +83,19 @@ def test_image_options_without_images(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a\n1\n")
     with pytest.raises(BadRequest, match="need a column of images"):
         run(tmp_path / "t.csv", tmp_path / "out", resize_short=100)
+
+
+@pytest.mark.parametrize(
+    ("link", "out", "options"), [("out", "out", {}), ("up", "up/out", {}), ("out/val", "out", {"split": {"train": 0.5, "val": 0.5}})]
+)
+@pytest.mark.parametrize("asked", [{}, {"overwrite": True}, {"resume": True}], ids=str)
+def test_destination_that_is_a_link_to_nothing(tmp_path: Path, link: str, out: str, options: dict[str, Any], asked: dict[str, Any]) -> None:
+    """A link whose goal is not there, such as a disk that is not mounted, is named with its goal and what to do; nothing is made there."""
+    (tmp_path / "t.csv").write_text("x\n1\n")
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "disk")
+    with pytest.raises(BadRequest, match=rf"{link} is a symbolic link to .*disk, which is not there; make that folder"):
+        run(tmp_path / "t.csv", tmp_path / out, **options, **asked)
+    assert not (tmp_path / "disk").exists()
+    (tmp_path / "disk").mkdir()
+    assert run(tmp_path / "t.csv", tmp_path / out, **options).rows_in == 1
