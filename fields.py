@@ -1,8 +1,7 @@
-"""What a column holds: its name in a dataset's schema, its Arrow type, and the shape a batch of it has.
+"""What a column holds: its name in a dataset's schema, and the shape a batch of it has.
 
-A field is a frozen value. It goes to Arrow (canonical types and extension types where Arrow has them) with its own description in the
-Arrow field's metadata under the key `penstock`, and comes back from any Arrow field, ours or foreign. A column is either *fixed* (every
-row has the same shape and dtype) or *ragged* (a row is a 1-D run of `dtype`, of any length).
+A field is a frozen value. A column is either *fixed* (every row has the same shape and dtype) or *ragged* (a row is a 1-D run of `dtype`, of
+any length). How a field is stored in Arrow is the business of `shards.arrow_types`; nothing here brings pyarrow.
 
 Nothing here pickles: an object that has no field is refused with the list of those that exist.
 """
@@ -19,14 +18,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from .errors import BadData, BadRequest
 
-METADATA_KEY = b"penstock"
-"""The key in an Arrow field's metadata that holds the field's description as JSON."""
-
-_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
+DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 _MAX_ELEMENTS = 2**31 - 1
 _MAX_DIMENSIONS = 32
 _MAGIC: dict[str, tuple[bytes, ...]] = {
@@ -44,13 +39,9 @@ def _numeric(dtype: object, what: str) -> str:
         name = np.dtype(dtype).name if isinstance(dtype, (str, type, np.dtype)) else ""
     except (TypeError, ValueError, SyntaxError):  # numpy parses text such as "(2,)i4", and fails in all three ways
         name = ""
-    if name not in _DTYPES:
-        raise BadRequest(f"{what}: dtype {dtype!r} cannot be stored; use one of {', '.join(_DTYPES)}")
+    if name not in DTYPES:
+        raise BadRequest(f"{what}: dtype {dtype!r} cannot be stored; use one of {', '.join(DTYPES)}")
     return str(name)
-
-
-def _arrow_scalar(dtype: str) -> pa.DataType:
-    return pa.from_numpy_dtype(np.dtype(dtype))
 
 
 class Field(ABC):
@@ -69,10 +60,6 @@ class Field(ABC):
     dtype: str
 
     @abstractmethod
-    def arrow_type(self) -> pa.DataType:
-        """Return the Arrow type of the column."""
-
-    @abstractmethod
     def encode(self, value: object) -> Any:
         """Return `value` as `pyarrow.array` takes it, or raise `BadData` saying what was expected."""
 
@@ -84,10 +71,6 @@ class Field(ABC):
         """Return the description that `field_from_json` reads."""
         own = dataclasses.asdict(self)  # type: ignore[call-overload]
         return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}}
-
-    def to_arrow(self, name: str) -> pa.Field:
-        """Return the Arrow field, not nullable, with the description in its metadata."""
-        return pa.field(name, self.arrow_type(), nullable=False, metadata={METADATA_KEY: json.dumps(self.to_json(), sort_keys=True).encode()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +84,6 @@ class Scalar(Field):
     def __post_init__(self) -> None:
         """Accept every spelling numpy accepts and keep the canonical one."""
         object.__setattr__(self, "dtype", _numeric(self.dtype, "Scalar"))
-
-    def arrow_type(self) -> pa.DataType:
-        """Return the primitive type."""
-        return _arrow_scalar(self.dtype)
 
     def encode(self, value: object) -> Any:
         """Return a numpy scalar; a value that would change (overflow, a fraction) is refused."""
@@ -138,16 +117,6 @@ class Array(Field):
             raise BadRequest(f"Array: shape {str(shape)[:80]} needs 1 to {_MAX_DIMENSIONS} dimensions of 1 or more, {_MAX_ELEMENTS} elements at most")
         object.__setattr__(self, "shape", shape)
 
-    def arrow_type(self) -> pa.DataType:
-        """Return fixed-size lists, one in the other for each dimension.
-
-        Every reader knows them; the canonical `arrow.fixed_shape_tensor`, read all the same, is refused by HF datasets.
-        """
-        kind = _arrow_scalar(self.dtype)
-        for size in reversed(self.shape):
-            kind = pa.list_(pa.field("item", kind, nullable=False), size)
-        return kind
-
     def encode(self, value: object) -> Any:
         """Return a C-contiguous array of exactly `shape`."""
         array = _array_of(value, self.dtype, "Array")
@@ -172,10 +141,6 @@ class Tokens(Field):
         if self.dtype == "bool":
             raise BadRequest(f"Tokens: dtype {self.dtype!r} has no runs; use uint8")
 
-    def arrow_type(self) -> pa.DataType:
-        """Return a list of the primitive type."""
-        return pa.list_(pa.field("item", _arrow_scalar(self.dtype), nullable=False))
-
     def encode(self, value: object) -> Any:
         """Return a 1-D array."""
         array = _array_of(value, self.dtype, "Tokens")
@@ -189,10 +154,6 @@ class _Blob(Field):
 
     ragged: ClassVar[bool] = True
     dtype: str = "uint8"
-
-    def arrow_type(self) -> pa.DataType:
-        """Return `binary`."""
-        return pa.binary()
 
     def encode(self, value: object) -> Any:
         """Return the bytes."""
@@ -263,10 +224,6 @@ class Text(_Blob):
 
     kind: ClassVar[str] = "text"
 
-    def arrow_type(self) -> pa.DataType:
-        """Return `string`."""
-        return pa.string()
-
     def encode(self, value: object) -> Any:
         """Return the string; a lone surrogate cannot be UTF-8 and is refused."""
         if not isinstance(value, str):
@@ -286,10 +243,6 @@ class Json(_Blob):
     """Anything JSON can say. Batches are UTF-8 values (`uint8`) and offsets."""
 
     kind: ClassVar[str] = "json"
-
-    def arrow_type(self) -> pa.DataType:
-        """Return `string`, holding one JSON document a row."""
-        return pa.string()
 
     def encode(self, value: object) -> Any:
         """Return the compact JSON text with sorted keys; what JSON cannot say (NaN, keys that are not text) is refused."""
@@ -393,93 +346,8 @@ def field_from_json(name: str, described: object) -> Field:
         raise BadData(f"field type {kind!r} with {str(arguments)[:200]}: {error}", field=name) from None
 
 
-def field_from_arrow(arrow: pa.Field) -> Field:
-    """Return the field of any Arrow field: ours by its metadata, a foreign one by its type.
-
-    Raises:
-        BadData: the Arrow type has no field type, or the metadata does not fit the type.
-    """
-    described = (arrow.metadata or {}).get(METADATA_KEY)
-    if described is not None:
-        try:
-            parsed = json.loads(described)
-        except (ValueError, RecursionError):
-            raise BadData(f"the field's metadata {described[:80]!r} is not JSON", field=arrow.name) from None
-        field = field_from_json(arrow.name, parsed)
-        if _storage(field.arrow_type()) != _storage(arrow.type):
-            raise BadData(f"described as {field} but stored as {arrow.type}", field=arrow.name)
-        return field
-    found = _foreign(arrow.type)
-    if found is None:
-        raise BadData(f"Arrow type {arrow.type} has no field type; there are {KNOWN}. Leave the column out with columns=", field=arrow.name)
-    return found
-
-
-def _storage(kind: pa.DataType) -> pa.DataType:
-    """Return the type without extension and without the names and nullability of list items."""
-    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_storage(kind.value_type), kind.list_size)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(kind.value_type)
-    if pa.types.is_large_binary(kind):
-        return pa.binary()
-    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
-
-
-def _foreign(kind: pa.DataType) -> Field | None:
-    """Return the field of a foreign Arrow type, or None."""
-    if isinstance(kind, pa.FixedShapeTensorType):
-        plain = min(kind.shape, default=0) > 0 and kind.permutation in (None, list(range(len(kind.shape))))
-        return Array(tuple(kind.shape), dtype) if plain and (dtype := _dtype_name(kind.value_type)) is not None else None
-    kind = _storage(kind)
-    if (dtype := _dtype_name(kind)) is not None:
-        return Scalar(dtype)
-    if pa.types.is_string(kind) or (pa.types.is_dictionary(kind) and pa.types.is_string(_storage(kind.value_type))):
-        return Text()
-    if pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
-        return Bytes()
-    if pa.types.is_fixed_size_list(kind):
-        shape, element = flattened(kind)
-        dtype = _dtype_name(element)
-        return Array(shape, dtype) if dtype is not None and min(shape) > 0 else None
-    if pa.types.is_list(kind) and (dtype := _dtype_name(kind.value_type)) not in (None, "bool"):
-        return Tokens(str(dtype))
-    return None
-
-
-def flattened(kind: pa.DataType) -> tuple[tuple[int, ...], pa.DataType]:
-    """Return the sizes of fixed-size lists within fixed-size lists, outermost first, and the type of their elements."""
-    shape = []
-    while pa.types.is_fixed_size_list(kind):
-        shape.append(kind.list_size)
-        kind = kind.value_type
-    return tuple(shape), kind
-
-
-def _dtype_name(kind: pa.DataType) -> str | None:
-    name = {"halffloat": "float16", "float": "float32", "double": "float64"}.get(str(kind), str(kind))
-    return name if name in _DTYPES else None
-
-
 Schema = dict[str, Field]
 """Columns by name, in order."""
-
-
-def schema_to_arrow(schema: Mapping[str, Field]) -> pa.Schema:
-    """Return the Arrow schema of a dataset's columns."""
-    return pa.schema([field.to_arrow(name) for name, field in schema.items()])
-
-
-def schema_from_arrow(arrow: pa.Schema, columns: Sequence[str] | None = None) -> Schema:
-    """Return the columns of an Arrow schema, or those of them that are named.
-
-    Raises:
-        BadData: two columns share a name, or a type has no field type.
-    """
-    if len(set(arrow.names)) != len(arrow.names):
-        raise BadData(f"two columns share a name: {arrow.names}")
-    return {f.name: field_from_arrow(f) for f in arrow if columns is None or f.name in columns}
 
 
 def schema_to_json(schema: Mapping[str, Field]) -> list[dict[str, Any]]:

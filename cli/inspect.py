@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.filesize import decimal
 
+from ..shards.arrow_types import arrow_type
 from ..shards.commits import list_versions, read_commit
 from ..shards.dataset import Dataset
 from .tables import console, table
@@ -29,7 +30,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "digest": manifest.digest,
         "rows": manifest.rows,
         "bytes": manifest.bytes,
-        "fields": [{"name": name, "arrow": str(field.arrow_type()), **field.to_json()} for name, field in manifest.schema.items()],
+        "fields": [{"name": name, "arrow": str(arrow_type(field)), **field.to_json()} for name, field in manifest.schema.items()],
         "metadata": manifest.metadata,
         "shards": [shard.to_json() for shard in manifest.shards],
         "versions": [_version(manifest.root, version) for version in versions],

@@ -18,6 +18,7 @@ import pyarrow.csv
 
 from ..errors import BadData, StorageError
 from ..fields import Scalar, Schema, Text
+from ..shards.arrow_types import field_to_arrow
 from ..shards.storage import map_file
 from .records import Memory, records, stray_quote
 from .source import Described, choose
@@ -111,7 +112,7 @@ class CsvSource(TextSource):
 
     def parse(self, data: Memory, described: Described) -> pa.Table:
         """Return the rows of whole records."""
-        kinds = {name: field.to_arrow(name).type for name, field in described.schema.items()}
+        kinds = {name: field_to_arrow(name, field).type for name, field in described.schema.items()}
         return pa.csv.read_csv(
             pa.BufferReader(pa.py_buffer(data)),
             read_options=pa.csv.ReadOptions(column_names=described.details["names"], use_threads=False, block_size=len(data) + 1),

@@ -16,6 +16,7 @@ import pyarrow.json
 
 from ..errors import BadData, StorageError
 from ..fields import Json, Scalar, Schema, Text, Tokens
+from ..shards.arrow_types import field_to_arrow
 from ..shards.storage import map_file
 from .records import Memory
 from .source import Described, choose
@@ -58,7 +59,7 @@ class JsonlSource(TextSource):
         data.tobytes().decode()  # pyarrow does not look whether text is UTF-8
         if any(isinstance(field, Json) for field in described.schema.values()) or not described.details["all"]:
             return _parse_lines(data, described)
-        wanted = pa.schema([pa.field(name, field.to_arrow(name).type) for name, field in described.schema.items()])
+        wanted = pa.schema([pa.field(name, field_to_arrow(name, field).type) for name, field in described.schema.items()])
         table = pa.json.read_json(
             pa.BufferReader(pa.py_buffer(data)),
             read_options=pa.json.ReadOptions(use_threads=False, block_size=len(data) + 1),
@@ -141,7 +142,9 @@ def _parse_lines(data: Memory, described: Described) -> pa.Table:
             raise BadData(f"not JSON: {error}") from None
         for name, value in _row(row, described).items():
             values[name].append(value)
-    return pa.table([pa.array(values[name], field.to_arrow(name).type) for name, field in described.schema.items()], names=list(described.schema))
+    return pa.table(
+        [pa.array(values[name], field_to_arrow(name, field).type) for name, field in described.schema.items()], names=list(described.schema)
+    )
 
 
 def _row(row: Any, described: Described) -> dict[str, Any]:

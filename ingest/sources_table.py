@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import BadData, StorageError
-from ..fields import METADATA_KEY, Audio, Bytes, Field, Image, Schema
+from ..fields import Audio, Bytes, Field, Image, Schema
+from ..shards.arrow_types import METADATA_KEY
 from ..shards.hf import class_names, features, is_wrapped, schema_of
 from ..shards.storage import guard
 from ..shards.tarnames import sniff

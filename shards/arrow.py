@@ -20,13 +20,14 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import BadData, BadRequest
-from ..fields import Field, Schema, field_from_arrow
+from ..fields import Schema
 from .arrow_checksums import Sums, compare, from_metadata
 from .arrow_columns import columns_of, first_no_text, is_viewed
+from .arrow_types import field_from_arrow
 from .columns import Column, RaggedColumn
 from .manifest import Shard
 from .reader import ShardReader
-from .storage import guard, map_buffer
+from .storage import guard, map_file
 
 _KEPT_BLOCKS = 512
 """Opened blocks a reader remembers; of a mapped file each is a few hundred bytes of views, not its data."""
@@ -61,7 +62,7 @@ class ArrowFile:
         with guard(path, "open the shard"):
             if path.stat().st_size == 0:
                 raise BadData("the file is empty: it was cut, or never written", path=path)
-            self._source = pa.BufferReader(map_buffer(path))
+            self._source = pa.BufferReader(pa.py_buffer(map_file(path)))
         try:
             self.is_stream = self._source.read(len(_MAGIC)) != _MAGIC
             self._file = self._open([])
@@ -161,16 +162,6 @@ def open_file(path: Path, shard: Shard, schema: Schema) -> ArrowFile:
         raise error.at(shard=shard.path) from None
 
 
-def _described(column: pa.Field) -> Field:
-    """Return the field of a column of a file."""
-    try:
-        return field_from_arrow(column)
-    except BadData:
-        raise
-    except ValueError as error:  # Arrow reads a list size of -1, and refuses to make a type of it
-        raise BadData(f"the file's own description of the column is damaged: {error}", field=column.name) from None
-
-
 class ArrowReader(ShardReader):
     """One Arrow shard, open."""
 
@@ -196,7 +187,7 @@ class ArrowReader(ShardReader):
             indices = found.get_all_field_indices(name)
             if len(indices) != 1:
                 raise BadData(f"the file has {len(indices)} columns of this name; it has {self._file.names}", field=name)
-            stored = _described(found.field(indices[0]))
+            stored = field_from_arrow(found.field(indices[0]))
             if stored != field:
                 raise BadData(f"the file holds {stored} where the dataset says {field}", field=name)
 
@@ -266,7 +257,7 @@ class ArrowReader(ShardReader):
             if sums is None:
                 self._checked(number, batch, self.schema)
             else:
-                compare(batch, {column.name: _described(column) for column in file.schema}, sums, first)
+                compare(batch, {column.name: field_from_arrow(column) for column in file.schema}, sums, first)
             batch.validate(full=True)
         except BadData as error:
             row = first if batch is None else None  # nothing of the block can be read, beginning with its first row

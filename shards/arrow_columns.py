@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import BadData
-from ..fields import Audio, Field, Image, Json, Schema, flattened
+from ..fields import Audio, Field, Image, Json, Schema
+from .arrow_types import arrow_type, field_to_arrow, flattened
 from .columns import Column, FixedColumn, ParsedColumn, RaggedColumn
 
 _MOST_BYTES = 2**31 - 1
@@ -169,7 +170,7 @@ def _elements(child: pa.Array, offsets: npt.NDArray[Any], field: Field) -> npt.N
 
 def array_of(column: FixedColumn | RaggedColumn, field: Field) -> pa.Array:
     """Return the column as the Arrow type that Penstock writes, looking at the same memory where Arrow's layout allows."""
-    storage = field.arrow_type()
+    storage = arrow_type(field)
     if isinstance(column, FixedColumn):
         array = _primitive(column.values.reshape(-1), field.dtype)
         kinds = [storage]
@@ -240,7 +241,7 @@ def canonical(table: pa.Table | pa.RecordBatch, schema: Schema) -> Iterator[pa.R
     if sorted(names) != sorted(schema):
         missing, extra = sorted(set(schema) - set(names)), sorted(name for name in names if name not in schema or names.count(name) > 1)
         raise BadData(f"the table's columns do not match the fields: missing {missing}, extra {extra}; select and rename them first")
-    arrow_schema = pa.schema([field.to_arrow(name) for name, field in schema.items()])
+    arrow_schema = pa.schema([field_to_arrow(name, field) for name, field in schema.items()])
     first_row = 0
     for batch in [table] if isinstance(table, pa.RecordBatch) else table.to_batches():
         yield from _canonical_batch(batch, schema, arrow_schema, first_row)
@@ -273,7 +274,7 @@ def _canonical_batch(batch: pa.RecordBatch, schema: Schema, arrow_schema: pa.Sch
 
 def _cast(array: pa.Array, field: Field) -> pa.Array:
     """Return the array in the field's own storage, where another number type can be converted without changing a value."""
-    storage = field.arrow_type()
+    storage = arrow_type(field)
     try:
         array = _plain(array)
         (shape, element), (wanted_shape, wanted) = flattened(array.type), flattened(storage)

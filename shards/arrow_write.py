@@ -20,9 +20,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import BadData
-from ..fields import Field, Schema, schema_to_arrow
+from ..fields import Field, Schema
 from .arrow_checksums import to_metadata
 from .arrow_columns import MOST_ROW_BYTES, batch_of, columns_of, row_bytes
+from .arrow_types import schema_to_arrow
 from .columns import Column, FixedColumn, RaggedColumn
 from .shardwriter import BLOCK_ROWS, ShardStats, ShardWriter
 from .sink import HashingFile

@@ -8,40 +8,18 @@ Refused: JSON, three times as large; reading either is the cost of 100,000 check
 from __future__ import annotations
 
 import json
-import os
-import re
 from pathlib import Path
 
 import pyarrow as pa
 
 from ..errors import BadData, BadRequest
 from ..fields import schema_from_json, schema_to_json
+from .checkpoints import CHECKPOINTS, checkpoint_path
 from .manifest import FORMAT_VERSION, MAX_COMMIT_BYTES, MAX_SHARDS, Manifest, Shard, check_metadata, parse_json
 from .storage import make_folder, put_if_absent, read_file, sweep_temporaries
 
-CHECKPOINTS = "_penstock/checkpoints"
-"""Where a dataset keeps its checkpoints."""
-
-CHECKPOINT_EVERY = 64
-"""Versions from one checkpoint to the next, and so the most commits that opening reads."""
-
-_NAME = re.compile(r"(\d{20})\.arrow")
 _KEY = b"penstock"
 _TYPES = {"path": pa.string(), "format": pa.string(), "rows": pa.int64(), "bytes": pa.int64(), "xxh3": pa.string(), "block_rows": pa.int64()}
-
-
-def checkpoint_path(root: Path, version: int) -> Path:
-    """Return where the checkpoint of a version stands."""
-    return root / CHECKPOINTS / f"{version:020d}.arrow"
-
-
-def newest_checkpoint(root: Path, version: int) -> int | None:
-    """Return the newest version not above `version` that has a checkpoint, or None."""
-    try:
-        found = [_NAME.fullmatch(name) for name in os.listdir(root / CHECKPOINTS)]  # noqa: PTH208 (names are all that is needed)
-    except OSError:  # none has been written yet, or they cannot be read: the commits say the same
-        return None
-    return max((int(name[1]) for name in found if name and int(name[1]) <= version), default=None)
 
 
 def write_checkpoint(root: Path, manifest: Manifest) -> None:

@@ -1,32 +1,24 @@
 """Which module reads which shard format; the only file that knows them all.
 
-A training process opens a dataset of ours, whose shards are Arrow files, and needs none of the rest: the modules for tar, Parquet, what
-other libraries wrap in Arrow, and files that are no dataset yet are imported here, by name, when the first such shard is opened. Together
-they would bring tens of milliseconds to every process that says `penstock.Dataset`, and Parquet a good part of pyarrow.
+Arrow files of plain columns, which are what Penstock writes, are read here and now; for everything else the module is imported when the first
+such shard is opened (`later`).
 
 Must never: open a file outside the dataset. Cost: a few `lstat` calls a shard, to see where its path leads.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from ..errors import BadRequest
 from ..fields import Schema
-from .arrow import ArrowFile, ArrowReader, open_file
+from .ipc import NotPlain
+from .later import module
 from .manifest import Manifest, Shard
+from .plain import PlainReader
 from .reader import ShardReader
-from .storage import inside
-
-
-def _module(name: str) -> Any:
-    """Return a module that a dataset of our own does not need, importing it now."""
-    return importlib.import_module(f".{name}", __package__)
+from .storage import guard, inside, map_file
 
 
 def choose_columns(schema: Schema, columns: Sequence[str] | None) -> Schema:
@@ -57,22 +49,15 @@ def open_reader(root: str | Path, shard: Shard, schema: Schema, columns: Sequenc
     """
     path, wanted = inside(Path(root), shard.path, follow_links=follow_links), choose_columns(schema, columns)
     if shard.format == "arrow":
-        file = open_file(path, shard, wanted)
-        kind = _module("hfarrow").ForeignArrowReader if _is_wrapping(file, wanted) else ArrowReader
-        return kind(file, path, shard, wanted)
-    opened: ShardReader = _module(shard.format).open_shard(path, shard, wanted)
+        with guard(path, "open the shard"):
+            size = path.stat().st_size
+        if size == shard.bytes:  # of another size is for Arrow's reader to refuse
+            try:
+                return PlainReader(map_file(path), path, shard, wanted)
+            except NotPlain:
+                pass
+    opened: ShardReader = module({"arrow": "hfarrow"}.get(shard.format, shard.format)).open_shard(path, shard, wanted)
     return opened
-
-
-def _is_wrapping(file: ArrowFile, schema: Schema) -> bool:
-    """Return whether a wanted column has a type that no field is stored as: a struct, lists in lists, or another library's extension type."""
-    return any(
-        pa.types.is_struct(column.type)
-        or (pa.types.is_list(column.type) and pa.types.is_list(column.type.value_type))
-        or (isinstance(column.type, pa.BaseExtensionType) and not isinstance(column.type, pa.FixedShapeTensorType))
-        for column in file.schema
-        if column.name in schema
-    )
 
 
 def open_foreign(source: str, columns: Sequence[str] | None = None) -> Manifest:
@@ -82,5 +67,5 @@ def open_foreign(source: str, columns: Sequence[str] | None = None) -> Manifest:
         source: a file, a folder or a brace pattern of tar, Arrow or Parquet files.
         columns: what will be read, or None for all.
     """
-    manifest: Manifest = _module("adopt").adopt(source, hash=False, publish=False, columns=columns)
+    manifest: Manifest = module("adopt").adopt(source, hash=False, publish=False, columns=columns)
     return manifest

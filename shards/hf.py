@@ -22,8 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import BadData
-from ..fields import Array, Audio, Bytes, Field, Image, Schema, field_from_arrow
+from ..fields import Array, Audio, Bytes, Field, Image, Schema
 from .arrow_columns import nulls_of
+from .arrow_types import field_from_arrow
 from .manifest import parse_json
 from .storage import read_file
 

@@ -1,18 +1,21 @@
 """Reads any Arrow shard, also those in which datasets has wrapped its images, sounds and arrays; see `hf`.
 
-It is the reader of `arrow` with one step in front of each block. `formats` brings it in for shards that have such columns, and only then:
-a shard of ours never does.
+It is the reader of `arrow` with one step in front of each block, for shards that have such columns; the others are left to `arrow` itself. Shards of
+plain columns never come here (`plain`).
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pyarrow as pa
 
 from ..errors import BadData
 from ..fields import Schema
-from .arrow import ArrowReader
+from .arrow import ArrowFile, ArrowReader, open_file
 from .columns import Column
 from .hf import is_nested, is_wrapped, schema_of, unwrap
+from .manifest import Shard
 
 
 class ForeignArrowReader(ArrowReader):
@@ -38,3 +41,20 @@ class ForeignArrowReader(ArrowReader):
                 row = int(self.block_starts[number]) + int(error.row or 0)
                 raise BadData(error.reason, path=self._path, shard=self._shard.path, row=row, field=name) from None
         return super()._checked(number, batch, schema)
+
+
+def open_shard(path: Path, shard: Shard, schema: Schema) -> ArrowReader:
+    """Return the reader of any Arrow shard for the columns of `schema`."""
+    file = open_file(path, shard, schema)
+    return (ForeignArrowReader if _is_wrapping(file, schema) else ArrowReader)(file, path, shard, schema)
+
+
+def _is_wrapping(file: ArrowFile, schema: Schema) -> bool:
+    """Return whether a wanted column has a type that no field is stored as: a struct, lists in lists, or another library's extension type."""
+    return any(
+        pa.types.is_struct(column.type)
+        or (pa.types.is_list(column.type) and pa.types.is_list(column.type.value_type))
+        or (isinstance(column.type, pa.BaseExtensionType) and not isinstance(column.type, pa.FixedShapeTensorType))
+        for column in file.schema
+        if column.name in schema
+    )

@@ -24,7 +24,7 @@ from .columns import Column
 from .hf import schema_of, unwrap
 from .manifest import Shard
 from .reader import ShardReader
-from .storage import guard, map_buffer
+from .storage import guard, map_file
 
 CACHE_BYTES = 256 << 20
 """Decoded bytes that a reader keeps besides the row group in use."""
@@ -50,7 +50,7 @@ class ParquetFile:
         with guard(path, "open the shard"):
             if path.stat().st_size < 12:
                 raise BadData(f"the file has {path.stat().st_size} bytes: it was cut, or never written", path=path)
-            self._source = pa.BufferReader(map_buffer(path))
+            self._source = pa.BufferReader(pa.py_buffer(map_file(path)))
         try:
             self.reader = pq.ParquetFile(self._source, page_checksum_verification=True)
             self.schema: pa.Schema = self.reader.schema_arrow

@@ -1,6 +1,6 @@
 """The readers a dataset has open: found by shard, opened when first asked for, kept while they are cheap, and let go of without closing.
 
-A reader holds no descriptor (`storage.map_buffer`), so thousands can stay: a mapped one is address space and a few tens of kilobytes of footer
+A reader holds no descriptor (`storage.map_file`), so thousands can stay: a mapped one is address space and a few tens of kilobytes of footer
 and views. One that decodes (Parquet, compressed Arrow) also holds what it decoded; of those, the ones used last stay, up to a number of bytes.
 
 Must never: close a reader, since another thread may have been given it a moment ago. The reference is dropped, and the last user frees it.

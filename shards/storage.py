@@ -14,8 +14,10 @@ Refused: creating the target with `O_EXCL` and writing into it, since a reader c
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import re
 import secrets
@@ -24,13 +26,17 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from ..errors import BadData, BadRequest, StorageError
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _REMEDY = {
@@ -261,20 +267,32 @@ def read_file(path: Path, *, cap_bytes: int) -> bytes:
     return data
 
 
+class _Map:
+    """Mapped memory in the eyes of numpy: when the last array over it is gone, so is the map."""
+
+    def __init__(self, address: int, size: int) -> None:
+        """Take over what `mmap` returned."""
+        self.__array_interface__ = {"shape": (size,), "typestr": "|u1", "data": (address, True), "version": 3}
+        finalize(self, _LIBC.munmap, address, size).atexit = False  # at the end of the process arrays may still be read
+
+
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
-    """Return a file as read-only mapped memory; the map lives as long as an array refers to it, and no descriptor stays open."""
-    return np.frombuffer(map_buffer(path), np.uint8)
+    """Return a file as read-only mapped memory; the map lives as long as an array refers to it, and no descriptor stays open.
 
+    So thousands of files can be mapped: Python's own `mmap` keeps a descriptor a map.
 
-def map_buffer(path: Path) -> pa.Buffer:
-    """Return a file as one Arrow buffer of read-only mapped memory; no descriptor stays open, so that thousands of files can be mapped.
-
-    Python's own `mmap` keeps a descriptor a map. Arrow's does not need one once something refers to the map: here that is a buffer of its
-    first byte, from which the whole is made, because asking for all bytes would also have the kernel fetch all of them.
+    Raises:
+        StorageError: it cannot be opened or mapped.
     """
     with guard(path, "map the file"):
-        if path.stat().st_size == 0:
-            return pa.py_buffer(b"")  # an empty file cannot be mapped
-        with pa.memory_map(os.fsencode(path)) as source:
-            first = source.read_buffer(1)
-            return pa.foreign_buffer(first.address, source.size(), first)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            if not size:
+                return np.empty(0, np.uint8)  # an empty file cannot be mapped
+            address = _LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+            if address == ctypes.c_void_p(-1).value:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fspath(path))
+        finally:
+            os.close(descriptor)
+    return np.asarray(_Map(address, size))

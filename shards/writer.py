@@ -22,9 +22,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import AlreadyExists, BadData, BadRequest, StorageError
-from ..fields import KNOWN, Field, Schema, schema_from_arrow
+from ..fields import KNOWN, Field, Schema
 from . import commits
 from .arrow_columns import canonical, columns_of, row_bytes
+from .arrow_types import schema_from_arrow
 from .encoders import Encoder, encoder_of
 from .infer import infer
 from .manifest import Manifest, check_metadata, parse_size

@@ -17,7 +17,6 @@ from hypothesis.extra import numpy as hnp
 from penstock.errors import BadData, BadRequest
 from penstock.fields import (
     KINDS,
-    METADATA_KEY,
     Array,
     Audio,
     Bytes,
@@ -28,14 +27,11 @@ from penstock.fields import (
     Schema,
     Text,
     Tokens,
-    field_from_arrow,
     field_from_json,
-    flattened,
-    schema_from_arrow,
     schema_from_json,
-    schema_to_arrow,
     schema_to_json,
 )
+from penstock.shards.arrow_types import METADATA_KEY, arrow_type, field_from_arrow, field_to_arrow, flattened, schema_from_arrow, schema_to_arrow
 from penstock.shards.infer import infer
 
 DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
@@ -86,7 +82,7 @@ def test_a_field_survives_json_and_arrow(field: Field, name: str) -> None:
     """Through JSON text, through an Arrow field, and through a schema serialized as files hold it, a field is what it was."""
     described = field.to_json()
     assert field_from_json(name, json.loads(json.dumps(described))) == field
-    arrow = field.to_arrow(name)
+    arrow = field_to_arrow(name, field)
     assert (arrow.name, arrow.nullable) == (name, False)
     assert field_from_arrow(arrow) == field
     assert field_from_arrow(pa.ipc.read_schema(pa.schema([arrow]).serialize()).field(0)) == field
@@ -106,12 +102,12 @@ def test_a_schema_survives_json_and_arrow_in_order(schema: Schema) -> None:
 @given(st.builds(Array, shapes, st.sampled_from(DTYPES)))
 def test_an_array_is_nested_fixed_lists(field: Array) -> None:
     """Arrow's type has one fixed-size list a dimension, outermost first, and not even its elements are nullable."""
-    kind = field.arrow_type()
+    kind = arrow_type(field)
     assert flattened(kind) == (field.shape, pa.from_numpy_dtype(np.dtype(field.dtype)))
     for _ in field.shape:
         assert not kind.value_field.nullable
         kind = kind.value_type
-    assert field_from_arrow(pa.field("foreign", field.arrow_type())) == field
+    assert field_from_arrow(pa.field("foreign", arrow_type(field))) == field
 
 
 def test_fields_are_values() -> None:
@@ -231,7 +227,7 @@ def test_any_document_is_a_field_or_refused(described: Any) -> None:
     except BadData:
         return
     assert field_from_json("x", json.loads(json.dumps(field.to_json()))) == field
-    assert field_from_arrow(field.to_arrow("x")) == field
+    assert field_from_arrow(field_to_arrow("x", field)) == field
 
 
 @given(documents)

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from penstock.errors import BadData, BadRequest
-from penstock.fields import Array, Bytes, Field, Image, Json, Scalar, Schema, Text, Tokens, schema_to_arrow
+from penstock.fields import Array, Bytes, Field, Image, Json, Scalar, Schema, Text, Tokens
+from penstock.shards.arrow_types import arrow_type, schema_to_arrow
 from penstock.shards.columns import FixedColumn, ParsedColumn, RaggedColumn
 from penstock.shards.formats import open_reader
 from penstock.shards.manifest import Shard
@@ -79,7 +80,7 @@ def as_table(rows: Rows, schema: Schema) -> pa.Table:
         values = [row[name] for row in rows]
         if isinstance(field, Json):
             return pa.array([field.encode(value) for value in values], pa.string())
-        return pa.array([value.tolist() if isinstance(value, np.ndarray) else value for value in values], field.arrow_type())
+        return pa.array([value.tolist() if isinstance(value, np.ndarray) else value for value in values], arrow_type(field))
 
     return pa.table([column(name, field) for name, field in schema.items()], schema=schema_to_arrow(schema))
 

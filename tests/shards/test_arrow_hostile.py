@@ -15,6 +15,7 @@ from contracts.shard_formats import MIXED, NUMBERS, check_reader, encoded, mixed
 
 from penstock.errors import BadData
 from penstock.fields import Array, Bytes, Image, Scalar, Schema, Text, Tokens
+from penstock.shards.arrow_types import field_to_arrow
 from penstock.shards.formats import open_reader
 from penstock.shards.manifest import Shard
 from penstock.shards.shardwriter import open_shard_writer
@@ -94,7 +95,7 @@ def _nested(path: Path) -> Shard:
 
 
 def _lying_metadata(path: Path) -> Shard:
-    field = Image().to_arrow("n")
+    field = field_to_arrow("n", Image())
     return _file(
         path,
         [pa.record_batch([pa.array([1]), pa.array([b"x"])], pa.schema([pa.field("n", pa.int64(), metadata=field.metadata), ("b", pa.binary())]))],

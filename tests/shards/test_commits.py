@@ -405,7 +405,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_matter(tmp_path: Path, mon
     def full(*_: object) -> None:
         raise StorageError("the disk is full", url="x")
 
-    monkeypatch.setattr(commits, "write_checkpoint", full)
+    monkeypatch.setattr(checkpoint, "write_checkpoint", full)
     monkeypatch.setattr(commits, "CHECKPOINT_EVERY", 1)
     assert put(tmp_path, "a").version == 1
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from penstock.fields import Bytes, Scalar
-from penstock.shards import arrow, readers
+from penstock.shards import arrow, formats, readers
 from penstock.shards.columns import Column
 from penstock.shards.dataset import Dataset
 from penstock.shards.reader import ShardReader
@@ -56,8 +56,8 @@ def many(root: Path, shards: int) -> Dataset:
 def test_many_shards_are_opened_once_and_hold_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shuffle over 300 shards opens 300 files, not one for nearly every row, and leaves no descriptor open."""
     opened: list[Path] = []
-    real = arrow.map_buffer  # type: ignore[attr-defined]
-    monkeypatch.setattr(arrow, "map_buffer", lambda path: opened.append(path) or real(path))  # type: ignore[func-returns-value, redundant-expr]
+    real = formats.map_file  # type: ignore[attr-defined]
+    monkeypatch.setattr(formats, "map_file", lambda path: opened.append(path) or real(path))  # type: ignore[func-returns-value, redundant-expr]
     ds = many(tmp_path / "ds", 300)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for row in np.random.default_rng(0).permutation(600).tolist() * 2:

@@ -13,7 +13,7 @@ from contracts import children
 
 from penstock.errors import StorageError
 from penstock.fields import Array, Bytes, Scalar
-from penstock.shards import commits, staging, storage
+from penstock.shards import checkpoint, commits, staging, storage
 from penstock.shards.dataset import Dataset
 from penstock.shards.writer import Writer
 
@@ -174,7 +174,7 @@ def test_a_failure_while_publishing_removes_what_was_moved(tmp_path: Path, monke
     with Writer(root, {"x": Array((3,), "int8")}) as writer:
         writer.write_table(_table(3))
     before = sorted(root.rglob("*"))
-    real = Path.rename
+    real = Path.replace
     calls: list[int] = []
 
     def second_fails(source: Path, target: Path) -> Path:
@@ -191,7 +191,7 @@ def test_a_failure_while_publishing_removes_what_was_moved(tmp_path: Path, monke
 
     writer = Writer(root, mode="append", shard_size=3)
     writer.write_table(_table(9))
-    patch = {"rename": (Path, "rename", second_fails), "link": (os, "link", full), "commit": (commits, "commit", interrupted)}[step]
+    patch = {"rename": (Path, "replace", second_fails), "link": (os, "link", full), "commit": (commits, "commit", interrupted)}[step]
     monkeypatch.setattr(*patch)
     with pytest.raises((StorageError, KeyboardInterrupt)):
         writer.close()
@@ -231,7 +231,7 @@ def test_a_failure_behind_the_commit_keeps_what_it_names(tmp_path: Path, monkeyp
         monkeypatch.setattr(storage, "fsync_folder", no_flush)
     if "checkpoint" in step:
         monkeypatch.setattr(commits, "CHECKPOINT_EVERY", 2)
-        monkeypatch.setattr(commits, "write_checkpoint", fails)
+        monkeypatch.setattr(checkpoint, "write_checkpoint", fails)
     writer = Writer(root, mode="append", shard_size=3)
     writer.write_table(_table(9))
     if step == "checkpoint":
