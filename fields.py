@@ -8,13 +8,12 @@ Nothing here pickles: an object that has no field is refused with the list of th
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +57,30 @@ class Field(ABC):
     ragged: ClassVar[bool]
     shape: tuple[int, ...] = ()
     dtype: str
+    _arguments: ClassVar[tuple[str, ...]] = ()
+
+    def _keep(self, **arguments: Any) -> None:
+        """Set what the constructor was given; nothing is set afterwards."""
+        self.__dict__.update(arguments)
+
+    def _values(self) -> list[Any]:
+        return [getattr(self, name) for name in self._arguments]
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse to change."""
+        raise AttributeError(f"{self} is a value; make another instead of setting {name!r} to {value!r}")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same field of the same arguments."""
+        return type(self) is type(other) and self._values() == other._values()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        """Return a hash that equal fields share."""
+        return hash((type(self), *self._values()))
+
+    def __repr__(self) -> str:
+        """Return how it is made."""
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._arguments)})"
 
     @abstractmethod
     def encode(self, value: object) -> Any:
@@ -69,21 +92,20 @@ class Field(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Return the description that `field_from_json` reads."""
-        own = dataclasses.asdict(self)  # type: ignore[call-overload]
+        own = {name: getattr(self, name) for name in self._arguments}
         return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}}
 
 
-@dataclasses.dataclass(frozen=True)
 class Scalar(Field):
     """One number or truth value a row. Batches are `[B]` of `dtype`."""
 
-    dtype: str = "int64"
     kind: ClassVar[str] = "scalar"
     ragged: ClassVar[bool] = False
+    _arguments = ("dtype",)
 
-    def __post_init__(self) -> None:
+    def __init__(self, dtype: npt.DTypeLike = "int64") -> None:
         """Accept every spelling numpy accepts and keep the canonical one."""
-        object.__setattr__(self, "dtype", _numeric(self.dtype, "Scalar"))
+        self._keep(dtype=_numeric(dtype, "Scalar"))
 
     def encode(self, value: object) -> Any:
         """Return a numpy scalar; a value that would change (overflow, a fraction) is refused."""
@@ -97,25 +119,23 @@ class Scalar(Field):
         return value.item()
 
 
-@dataclasses.dataclass(frozen=True)
 class Array(Field):
     """An array of one shape. Batches are `[B, *shape]` of `dtype`."""
 
-    shape: tuple[int, ...]
-    dtype: str = "float32"
     kind: ClassVar[str] = "array"
     ragged: ClassVar[bool] = False
+    _arguments = ("shape", "dtype")
 
-    def __post_init__(self) -> None:
+    def __init__(self, shape: Sequence[int], dtype: npt.DTypeLike = "float32") -> None:
         """Check the shape: at least one dimension, all of them positive, and an element count Arrow can hold."""
-        object.__setattr__(self, "dtype", _numeric(self.dtype, "Array"))
+        name = _numeric(dtype, "Array")
         try:
-            shape = tuple(map(operator.index, self.shape))
+            sizes = tuple(map(operator.index, shape))
         except TypeError:
-            raise BadRequest(f"Array: shape {str(self.shape)[:80]} is not a tuple of integers") from None
-        if not 1 <= len(shape) <= _MAX_DIMENSIONS or min(shape) < 1 or prod(shape) > _MAX_ELEMENTS:
-            raise BadRequest(f"Array: shape {str(shape)[:80]} needs 1 to {_MAX_DIMENSIONS} dimensions of 1 or more, {_MAX_ELEMENTS} elements at most")
-        object.__setattr__(self, "shape", shape)
+            raise BadRequest(f"Array: shape {str(shape)[:80]} is not a tuple of integers") from None
+        if not 1 <= len(sizes) <= _MAX_DIMENSIONS or min(sizes) < 1 or prod(sizes) > _MAX_ELEMENTS:
+            raise BadRequest(f"Array: shape {str(sizes)[:80]} needs 1 to {_MAX_DIMENSIONS} dimensions of 1 or more, {_MAX_ELEMENTS} elements at most")
+        self._keep(shape=sizes, dtype=name)
 
     def encode(self, value: object) -> Any:
         """Return a C-contiguous array of exactly `shape`."""
@@ -127,17 +147,16 @@ class Array(Field):
         return np.ascontiguousarray(array)
 
 
-@dataclasses.dataclass(frozen=True)
 class Tokens(Field):
     """A run of numbers of any length. Batches are values and offsets."""
 
-    dtype: str = "int32"
     kind: ClassVar[str] = "tokens"
     ragged: ClassVar[bool] = True
+    _arguments = ("dtype",)
 
-    def __post_init__(self) -> None:
+    def __init__(self, dtype: npt.DTypeLike = "int32") -> None:
         """Check the dtype; Arrow packs truth values in bits, so they are refused here."""
-        object.__setattr__(self, "dtype", _numeric(self.dtype, "Tokens"))
+        self._keep(dtype=_numeric(dtype, "Tokens"))
         if self.dtype == "bool":
             raise BadRequest(f"Tokens: dtype {self.dtype!r} has no runs; use uint8")
 
@@ -166,7 +185,6 @@ class _Blob(Field):
         return value.tobytes()
 
 
-@dataclasses.dataclass(frozen=True)
 class Bytes(_Blob):
     """Any bytes. Batches are values (`uint8`) and offsets."""
 
@@ -178,12 +196,14 @@ class _Encoded(_Blob):
 
     encodings: ClassVar[tuple[str, ...]]
     encoding: str
+    _arguments = ("encoding",)
 
-    def __post_init__(self) -> None:
+    def __init__(self, encoding: str = "any") -> None:
         """Refuse an encoding that is not known."""
-        if self.encoding not in (*self.encodings, "any"):
+        if encoding not in (*self.encodings, "any"):
             known = ", ".join(map(repr, (*self.encodings, "any")))
-            raise BadRequest(f"{type(self).__name__}: encoding {self.encoding!r} is not one of {known}")
+            raise BadRequest(f"{type(self).__name__}: encoding {encoding!r} is not one of {known}")
+        self._keep(encoding=encoding)
 
     def encode(self, value: object) -> Any:
         """Return the bytes if they begin as the encoding does."""
@@ -192,7 +212,6 @@ class _Encoded(_Blob):
         return data
 
 
-@dataclasses.dataclass(frozen=True)
 class Image(_Encoded):
     """An encoded image. Batches are the encoded bytes until a transform decodes them.
 
@@ -200,12 +219,10 @@ class Image(_Encoded):
         encoding: `"jpeg"`, `"png"`, `"webp"`, or `"any"` when rows differ.
     """
 
-    encoding: str = "any"
     kind: ClassVar[str] = "image"
     encodings: ClassVar[tuple[str, ...]] = ("jpeg", "png", "webp")
 
 
-@dataclasses.dataclass(frozen=True)
 class Audio(_Encoded):
     """Encoded sound. Batches are the encoded bytes.
 
@@ -213,12 +230,10 @@ class Audio(_Encoded):
         encoding: `"flac"`, `"wav"`, `"mp3"`, or `"any"` when rows differ.
     """
 
-    encoding: str = "any"
     kind: ClassVar[str] = "audio"
     encodings: ClassVar[tuple[str, ...]] = ("flac", "wav", "mp3")
 
 
-@dataclasses.dataclass(frozen=True)
 class Text(_Blob):
     """A string. Batches are UTF-8 values (`uint8`) and offsets."""
 
@@ -238,7 +253,6 @@ class Text(_Blob):
             raise BadData(f"the text is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
-@dataclasses.dataclass(frozen=True)
 class Json(_Blob):
     """Anything JSON can say. Batches are UTF-8 values (`uint8`) and offsets."""
 

@@ -31,9 +31,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -68,8 +67,7 @@ _SCALARS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class _Parameter:
+class _Parameter(NamedTuple):
     """One parameter: a scalar (`i8`), a tuple of equal scalars (`i8*3`), or a C-contiguous array (`f4[:,:]`)."""
 
     dtype: str
@@ -106,13 +104,13 @@ def _parse(token: str) -> _Parameter:
     return _Parameter(found[1], dimensions=extra.count(":"), length=int(extra[1:]) if extra.startswith("*") else 0)
 
 
-@dataclass
 class _Variant:
     """One signature of a kernel, and its machine code once it is loaded."""
 
-    parameters: list[_Parameter]
-    result: _Parameter
-    call: Any = None
+    def __init__(self, parameters: list[_Parameter], result: _Parameter) -> None:
+        self.parameters = parameters
+        self.result = result
+        self.call: Any = None
 
 
 class Held:

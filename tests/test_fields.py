@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 from typing import Any
@@ -116,7 +115,7 @@ def test_fields_are_values() -> None:
     assert Array([2, np.int64(3)], "f4") == Array((2, 3), "float32")  # type: ignore[arg-type]
     assert len({Bytes(), Text(), Json(), Image(), Audio(), Scalar(), Tokens("int64"), Array((1,), "int64")}) == 8
     assert Image("jpeg") != Image("png")
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         Scalar().dtype = "int8"  # type: ignore[misc]
 
 
