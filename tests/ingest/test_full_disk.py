@@ -48,7 +48,7 @@ def test_shard_that_cannot_be_named_is_removed(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise StorageError("cannot name", url=tmp_path)
 
-    monkeypatch.setattr(module, "guard", refuse)
+    monkeypatch.setattr(module, "move_shard", refuse)
     with pytest.raises(StorageError, match="cannot name"):
         output.close()
     monkeypatch.undo()
