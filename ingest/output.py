@@ -98,6 +98,10 @@ class Output:
             self._open[split] = (writer, path, used + int(ends[stop - 1]) - before)
             done = stop
 
+    def begun(self, split: int) -> int:
+        """Return how many shards of a split have been begun."""
+        return self._count.get(split, 0)
+
     def _begin(self, split: int) -> tuple[ShardWriter, Path, int]:
         number = self._count.get(split, 0)
         self._count[split] = number + 1

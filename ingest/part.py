@@ -10,14 +10,17 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ..shards.arrow_columns import columns_of
 from ..shards.columns import FixedColumn, ParsedColumn
-from .assign import key_bytes, split_of
+from .assign import Ints, key_bytes, split_of
 from .job import Job, Marker, Plan
 from .normalize import Clean, normalize
 from .output import Output, by_split
 from .plan import open_source
 from .report import Bad
+from .samplenames import SampleNames
 
 Progress = Callable[[int, int], None]
 """Called with rows and source bytes done since the last call."""
@@ -80,7 +83,8 @@ class FirstStage(Stage):
     def do(self, part: int, progress: Progress) -> None:
         """Read a part of the source into shards, or into rows to be shuffled."""
         settings, described = self.plan.settings, self.plan.described
-        output = self.output(part, settings.format if settings.shuffle is None else "arrow")
+        format = settings.format if settings.shuffle is None else "arrow"  # noqa: A001 - the design's name
+        output, names = self.output(part, format), SampleNames(described.schema, format)
         bad: list[Bad] = []
         rows = left_out = 0
         try:
@@ -92,8 +96,12 @@ class FirstStage(Stage):
                     if isinstance(clean, Bad):
                         bad.append(clean)
                         continue
-                    rows += clean.batch.num_rows
-                    left_out += self._write(output, clean)
+                    distinct, splits, repeated = names.distinct(output, clean, self._splits(clean))
+                    bad += repeated
+                    rows += distinct.batch.num_rows
+                    left_out += int((splits < 0).sum())
+                    for split, batch in by_split(distinct.batch, splits, len(settings.targets)):
+                        output.write(batch, split)
                 progress(len(chunk.rows), chunk.size_bytes)
             staged = output.close()
         except BaseException:  # also Ctrl-C: a shard that is not finished must not stay
@@ -112,16 +120,10 @@ class FirstStage(Stage):
         )
         self.job.mark(1, part, marker, bad)
 
-    def _write(self, output: Output, clean: Clean) -> int:
-        """Write clean rows to their splits; return how many are in none."""
+    def _splits(self, clean: Clean) -> Ints:
+        """Return the split of each row, -1 for none; 0 when there are no splits."""
         splits = self.plan.settings.splits
-        if not splits:
-            output.write(clean.batch, 0)
-            return 0
-        chosen = split_of(self._keys(clean), list(splits.values()))
-        for split, batch in by_split(clean.batch, chosen, len(splits)):
-            output.write(batch, split)
-        return int((chosen < 0).sum())
+        return split_of(self._keys(clean), list(splits.values())) if splits else np.zeros(clean.batch.num_rows, np.int64)
 
     def _keys(self, clean: Clean) -> Sequence[bytes]:
         column = self.plan.settings.split_key

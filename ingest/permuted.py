@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from .. import order
+from ..errors import BadData
+from ..shards.tarnames import KEY
 from .assign import Ints
 from .job import Job, Marker, Plan
 from .part import Progress, Stage
@@ -96,6 +98,12 @@ class SecondStage(Stage):
                 rows += batch.num_rows
                 progress(batch.num_rows, batch.nbytes)
             staged = output.close()
+        except BadData as error:
+            output.abort()
+            if error.field != KEY:
+                raise
+            reason = f"{error.reason}; or leave {KEY} out with columns="  # which rows they were is not known any more
+            raise BadData(reason, path=self.plan.settings.source, field=KEY) from error
         except BaseException:  # also Ctrl-C: a shard that is not finished must not stay
             output.abort()
             raise
