@@ -72,7 +72,7 @@ class Field(ABC):
 
     def __eq__(self, other: object) -> bool:
         """Whether it is the same field of the same arguments."""
-        return type(self) is type(other) and self._values() == other._values()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self._values() == other._values()
 
     def __hash__(self) -> int:
         """Return a hash that equal fields share."""

@@ -63,7 +63,7 @@ def test_they_are_values(value: Any) -> None:
 def test_statistics_are_built_by_name() -> None:
     """What users see cannot be built by position, where counts and seconds could change places."""
     with pytest.raises(TypeError):
-        LoaderStats(1)  # type: ignore[misc]
+        LoaderStats(1)  # type: ignore[call-arg]
 
 
 @given(stats)

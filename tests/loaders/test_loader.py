@@ -76,7 +76,9 @@ def test_batches_equal_the_reference_chain(images: ps.Dataset) -> None:
     """What the loader delivers is what the op-by-op reference of the chain gives for the same sample and epoch."""
     loader = ps.DataLoader(images, batch_size=16, shuffle=True, transforms=TRAIN, seed=5)
     key = ps.order.augment_key(5, 0)
-    chain = loader._work.steps.chains["image"]
+    steps = loader._work.steps
+    assert steps is not None
+    chain = steps.chains["image"]
     for batch in loader:
         for i, label in enumerate(batch["label"].tolist()):
             encoded = np.frombuffer(images[label]["image"], np.uint8)

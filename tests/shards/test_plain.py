@@ -29,7 +29,7 @@ def values_of(reader: ShardReader) -> list[dict[str, Any]]:
     """Return everything a reader gives, as plain values that can be compared."""
     made = []
     for number in range(len(reader.block_starts) - 1):
-        block = {}
+        block: dict[str, Any] = {}
         for name, column in reader.block(number).items():
             if isinstance(column, FixedColumn):
                 block[name] = (column.values.dtype.str, column.values.shape, column.values.tobytes())
