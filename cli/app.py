@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -62,7 +63,11 @@ class LazyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; errors made on purpose become one message, unless `--debug` asks for the traceback."""
         try:
-            return super().invoke(ctx)
+            found = super().invoke(ctx)
+            sys.stdout.flush()  # what cannot be written is to be heard of here, and not when the interpreter ends
+            return found
+        except BrokenPipeError:  # whoever read has seen enough, which typer knows to be no error
+            raise
         except PenstockError as error:
             if ctx.params.get("debug"):
                 raise
@@ -73,6 +78,12 @@ class LazyGroup(TyperGroup):
                 raise
             typer.echo("penstock: interrupted", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        except OSError as error:
+            if ctx.params.get("debug"):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail again
+            typer.echo(f"penstock: cannot write the output: {error.strerror}; send it somewhere else", err=True)
+            raise typer.Exit(EXIT_FAILED) from None
 
 
 app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
