@@ -1,65 +1,20 @@
 """Torch's side of `first_table`: the program behind its configurations. See `loops`.
 
-What torch is given is what its users write: a map-style dataset whose `__getitem__` decodes with simplejpeg, crops and resizes with Pillow and
-normalises in float32, or one that indexes memory-mapped arrays; default collation, persistent workers.
+What torch is given is what its users write: a map-style dataset, of images (`torch_images`) or one that indexes memory-mapped arrays; default
+collation, persistent workers. The program for rows imports nothing that decodes images, so that its first batch is not late by that.
 """
 
 from __future__ import annotations
 
-import math
-import random
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 import torch
-from PIL import Image
 
-from .loops import MEAN, SIDE, STD, run
-
-SCALE = (1 / (255 * np.array(STD))).astype(np.float32)[:, None, None]
-SHIFT = (np.array(MEAN) / np.array(STD)).astype(np.float32)[:, None, None]
-
-
-class Images(torch.utils.data.Dataset[Any]):
-    """JPEG files in class folders, made into training images."""
-
-    def __init__(self, folder: Path) -> None:
-        """List the files."""
-        self.files = sorted(folder.glob("*/*.jpg"))
-        self.names = {name: number for number, name in enumerate(sorted({file.parent.name for file in self.files}))}
-
-    def __len__(self) -> int:
-        """Return the number of files."""
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Any:
-        """Return a training image and its class."""
-        file = self.files[index]
-        pixels = simplejpeg.decode_jpeg(file.read_bytes())
-        top, left, height, width = _crop(*pixels.shape[:2])
-        image = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR, (left, top, left + width, top + height))
-        pixels = np.asarray(image)
-        if random.random() < 0.5:
-            pixels = pixels[:, ::-1]
-        array = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
-        array *= SCALE
-        array -= SHIFT
-        return {"image": array, "label": self.names[file.parent.name]}
-
-
-def _crop(height: int, width: int) -> tuple[int, int, int, int]:
-    """Return top, left, height, width as torchvision's RandomResizedCrop draws them."""
-    for _ in range(10):
-        area = height * width * random.uniform(0.08, 1.0)
-        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return random.randint(0, height - h), random.randint(0, width - w), h, w
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side
+from .loops import run
 
 
 class Rows(torch.utils.data.Dataset[Any]):
@@ -85,7 +40,7 @@ def _loader(config: dict[str, Any], dataset: Any) -> Iterable[Any]:
 
 def images(config: dict[str, Any]) -> Iterable[Any]:
     """Return the loader over JPEG files."""
-    return _loader(config, Images(Path(config["data"])))
+    return _loader(config, importlib.import_module(".torch_images", __package__).Images(Path(config["data"])))
 
 
 def rows(config: dict[str, Any]) -> Iterable[Any]:
