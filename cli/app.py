@@ -60,12 +60,15 @@ class LazyGroup(TyperGroup):
             self.commands[cmd_name] = get_command(single)
         return self.commands[cmd_name]
 
+    def _run(self, ctx: Any) -> Any:
+        found = super().invoke(ctx)
+        sys.stdout.flush()  # what cannot be written is to be heard of now, and not when the interpreter ends
+        return found
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; errors made on purpose become one message, unless `--debug` asks for the traceback."""
         try:
-            found = super().invoke(ctx)
-            sys.stdout.flush()  # what cannot be written is to be heard of here, and not when the interpreter ends
-            return found
+            return self._run(ctx)
         except BrokenPipeError:  # whoever read has seen enough, which typer knows to be no error
             raise
         except PenstockError as error:
