@@ -12,7 +12,7 @@ equals it bit for bit. Cost of a sample: one decode, one read of the decoded pix
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import Any
 
@@ -21,12 +21,14 @@ import numpy as np
 from ..errors import BadRequest
 from ..fields import Field, Image
 from ..jit import Kernel
+from . import region
 from .arrays import ToLayout
 from .base import Array, Encoded, Geometric, Given, Layout, Op, PixelOp, Ragged, Spec
 from .geometry import Crop, Scale, Step, View
 from .image import Decode
 from .jpeg import Header, decode, read_header
 from .random import Random, philox
+from .region import decode_region
 from .resample import IDENTITY, enlarged, fused, pixel_buffer, resample, resampled
 
 
@@ -132,7 +134,8 @@ class Chain:
             return ()
         ops = [stage.op for stage in self.body]
         draws: tuple[Kernel, ...] = (philox,) if ops else ()
-        return (fused, *draws, *(kernel for op in ops if isinstance(op, PixelOp) for kernel in op.kernels()))
+        parts = (region.create, region.decode_part, region.destroy) if self.decoder is not None and ops else ()
+        return (fused, *draws, *parts, *(kernel for op in ops if isinstance(op, PixelOp) for kernel in op.kernels()))
 
     def cold(self) -> bool:
         """Return whether `warm` will have to compile, which takes some seconds, rather than load machine code; costs a look at a folder."""
@@ -222,32 +225,47 @@ class _Work:
 
     def carried_out(self) -> Array:
         """Return the pixels that the view shows."""
-        image, factor = self._pixels()
-        return image if self.view == View.whole(*image.shape[:2]) else resampled(image, self.view, factor)
+        image, factor, view = self._pixels()
+        return image if view == View.whole(*image.shape[:2]) else resampled(image, view, factor)
 
     def finish(self, table: Array, out: Array, *, channels_first: bool) -> None:
         """Carry out the view into the slot, through the table."""
-        image, factor = self._pixels()
+        image, factor, view = self._pixels()
         if table.dtype in (np.uint8, np.float32):
-            resample(image, self.view, factor, table, out, channels_first=channels_first)
+            resample(image, view, factor, table, out, channels_first=channels_first)
             return
-        plain = resampled(image, self.view, factor)
+        plain = resampled(image, view, factor)
         for channel in range(plain.shape[2]):
             place = (channel,) if channels_first else (..., channel)
             out[place] = table[channel, plain[:, :, channel]]
 
-    def _pixels(self) -> tuple[Array, int]:
-        """Return the pixels and the scale they were decoded at."""
+    def _pixels(self) -> tuple[Array, int, View]:
+        """Return pixels, the scale they were decoded at, and the view as it looks from where they begin."""
         if self._image is not None:
-            return self._image, 1
+            return self._image, 1, self.view
         assert self._decoder is not None
         assert self._header is not None
         begin = perf_counter_ns()
         factor = _allowed(self._header, self.view.factor() if self._decoder.scaled and self._header.turbo else 1)
         room = (self._header.height // factor + 1) * (self._header.width // factor + 1) * self._decoder.channels
-        image = decode(self._value, self._header, self._decoder.mode, factor, pixel_buffer(room))
+        found = self._part(self._header, factor, pixel_buffer(room))
+        if found is None:
+            found = decode(self._value, self._header, self._decoder.mode, factor, pixel_buffer(room)), self.view
         self.decode_ns += perf_counter_ns() - begin
-        return image, factor
+        return found[0], factor, found[1]
+
+    def _part(self, header: Header, factor: int, buffer: Array) -> tuple[Array, View] | None:
+        """Return what the view looks at and the view of that, when it is a part of an image that can be decoded by itself."""
+        top, left, height, width = self.view.source
+        whole = (height, width) == (header.height, header.width)
+        if whole or not header.turbo or header.orientation != 1 or self._decoder is None or self._decoder.mode != "RGB":
+            return None
+        first, column = top // factor, left // factor
+        box = (first, column, (top + height - 1) // factor - first + 1, (left + width - 1) // factor - column + 1)
+        found = decode_region(self._value, factor, box, (-(-header.height // factor), -(-header.width // factor)), buffer)
+        if found is None:
+            return None
+        return found.pixels, replace(self.view, source=(top - first * factor, left - found.left * factor, height, width))
 
 
 def given_of(field: Field) -> Given:
