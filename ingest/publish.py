@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import AlreadyExists, BadData, BadRequest, StorageError
 from ..shards import commits
 from ..shards.manifest import Manifest, Shard
-from ..shards.staging import move_shard, remove_shard
+from ..shards.staging import is_left, move_shard, remove_shard
 from ..shards.storage import fsync_folder, make_folder, sweep_temporaries
 from .destination import targets
 from .job import Job, Marker, Plan, read_json, understood
@@ -173,7 +173,7 @@ def _staged(job: Job, plan: Plan) -> list[Staged]:
 
 def _remove_unnamed(root: Path, paths: Sequence[str], *, after: int) -> None:
     """Remove shards that no version behind one names; versions before it are older than the shards."""
-    there = [path for path in paths if (root / path).exists()]
+    there = [path for path in paths if is_left(root / path)]
     versions = [version for version in commits.list_versions(root) if version > after] if there else []
     named = {shard.path for version in versions for shard in commits.read_commit(root, version).added}
     for path in there:

@@ -31,7 +31,11 @@ DATA = "data"
 """Where in a dataset published shards lie."""
 
 _SIDE_FILES = (".idx", "")
-"""What is moved with a shard: the side index of a tar first, so that the shard is never there without it."""
+"""What lies beside a shard, then the shard itself.
+
+Moving goes in this order, so that where a move was cut a tar is not yet there without its index. Removing goes in it too: nobody reads a shard that
+no version names, so it needs no index, and what a cut leaves is the tar and not a file that belongs to none.
+"""
 
 
 class Staging:
@@ -171,8 +175,13 @@ def move_shard(source: Path, goal: Path) -> None:
                 here.replace(there)
 
 
+def is_left(path: Path) -> bool:
+    """Whether anything of a shard is there, if only what lies beside it: a move may have been cut between the two."""
+    return any(path.with_name(path.name + suffix).exists() for suffix in _SIDE_FILES)
+
+
 def remove_shard(path: Path) -> None:
-    """Remove a shard that no version names, and what lies beside it."""
+    """Remove a shard that no version names, and what lies beside it; cut in between, the shard is left without its index."""
     for suffix in _SIDE_FILES:
         with contextlib.suppress(OSError):  # it was not moved yet, or cannot be removed: no version names it either way
             path.with_name(path.name + suffix).unlink()

@@ -84,6 +84,26 @@ def test_kill_between_two_moves(source: Path, tmp_path: Path, monkeypatch: pytes
     assert shards(tmp_path / "out") == named(tmp_path / "out") | {"data/notes.txt"}
 
 
+def test_kill_inside_a_move(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the index of a tar and the tar itself, the job gives way and the index goes with it; resumed, it is finished."""
+    real = Path.replace
+
+    def cut(path: Path, goal: Path) -> Path:
+        if goal.parent.name == "data" and goal.suffix == ".tar":
+            raise KeyboardInterrupt
+        return real(path, goal)
+
+    for out, again in ((tmp_path / "anew", {"overwrite": True, "shard_size": 10**6}), (tmp_path / "on", {"resume": True, **SMALL})):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", cut)
+            with pytest.raises(KeyboardInterrupt):
+                run(source, out, format="tar", **SMALL)
+        assert len(shards(out)) == 1
+        run(source, out, format="tar", **again)
+        assert shards(out) == named(out)
+        assert len(rows_of(out)) == 24
+
+
 @pytest.mark.parametrize("again", [{}, {"columns": ["image"]}], ids=["the same command", "other settings"])
 def test_committed_shards_of_a_discarded_job_stay(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: dict[str, Any]) -> None:
     """A job killed right behind its commit gives way, but its version can still be read, also when it was of an append."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import StorageError
-from penstock.shards.staging import move_shard, remove_shard
+from penstock.shards.staging import is_left, move_shard, remove_shard
 
 
 @pytest.fixture
@@ -53,3 +53,28 @@ def test_removing_takes_both_and_may_find_neither(shard: Path) -> None:
     remove_shard(shard)
     remove_shard(shard)
     assert names(shard.parent) == ["a.tar.idxs"]
+
+
+@pytest.mark.parametrize("there", ["a.tar", "a.tar.idx"])
+def test_half_a_shard_is_left(shard: Path, there: str) -> None:
+    """What a cut left of a shard counts as left, whichever of the two it is, and a neighbour's name does not."""
+    assert is_left(shard)
+    remove_shard(shard)
+    assert not is_left(shard)
+    shard.with_name(there).write_text("x")
+    assert is_left(shard)
+
+
+def test_index_is_removed_first(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removal that is cut leaves the tar, never an index that belongs to no file."""
+    real = Path.unlink
+
+    def cut(path: Path, *, missing_ok: bool = False) -> None:
+        if path == shard:
+            raise KeyboardInterrupt
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", cut)
+    with pytest.raises(KeyboardInterrupt):
+        remove_shard(shard)
+    assert names(shard.parent) == ["a.tar", "a.tar.idxs"]
