@@ -110,7 +110,7 @@ def publish(job: Job, plan: Plan, staged: Sequence[Staged]) -> dict[str, Manifes
         except BadRequest as refused:
             if max(commits.list_versions(root), default=0) <= after:
                 raise  # nobody's doing: it can be put right and resumed
-            _withdraw(job, root, shards)
+            _withdraw(job, root, shards, after)
             kind = AlreadyExists if isinstance(refused, AlreadyExists) else BadRequest
             raise kind(f"{refused}. Another writer was faster: what this conversion made was removed and nothing of it published in {root}") from None
     return found
@@ -136,9 +136,9 @@ def _committed(plan: Plan, root: Path, shards: Sequence[Shard], signed: str, aft
     raise AssertionError(begin)
 
 
-def _withdraw(job: Job, root: Path, shards: Sequence[Shard]) -> None:
+def _withdraw(job: Job, root: Path, shards: Sequence[Shard], after: int) -> None:
     """Remove a conversion that can never be published: the shards that were moved, unless a version names them, and its folder."""
-    _remove_unnamed(root, [shard.path for shard in shards], after=0)
+    _remove_unnamed(root, [shard.path for shard in shards], after=after)
     job.remove()
 
 

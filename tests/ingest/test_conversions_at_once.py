@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from contracts.raw import image_folder, rows_of
@@ -15,9 +16,11 @@ from contracts.raw import image_folder, rows_of
 import penstock as ps
 from penstock.errors import AlreadyExists, BadRequest
 from penstock.ingest import convert as conversions
+from penstock.ingest import publish as publishing
 from penstock.ingest.convert import convert
 from penstock.ingest.publish import judge
 from penstock.shards import commits
+from penstock.shards.manifest import Commit
 
 PROGRAM = "import sys; from penstock.cli.app import main; main()"
 
@@ -98,6 +101,31 @@ def test_refused_loser_leaves_nothing(
     assert not (root / "_penstock" / "jobs").exists()
     convert(numbers, root, workers=0, overwrite=True)
     assert xs(root) == [1, 2]
+
+
+def test_loser_reads_only_what_is_newer(tmp_path: Path, numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a refused conversion may remove is asked of the versions behind the one that stood when it began, not of the whole history."""
+    root = tmp_path / "out"
+    read: list[int] = []
+    convert(numbers, root, workers=0)
+    convert(numbers, root, workers=0, append=True)
+    real, remove = commits.read_commit, publishing._remove_unnamed
+
+    def noted(folder: Path, version: int) -> Commit:
+        read.append(version)
+        return real(folder, version)
+
+    def watched(*given: Any, **named: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(commits, "read_commit", noted)
+            remove(*given, **named)
+
+    monkeypatch.setattr(publishing, "_remove_unnamed", watched)
+    other_writer(monkeypatch, root, "overwrite", ps.Text())
+    with pytest.raises(BadRequest, match="Another writer was faster"):
+        convert(numbers, root, workers=0, append=True)
+    assert read == [3]
+    assert not orphans(root)
 
 
 def test_refusal_that_is_nobody_s_doing_can_be_resumed(tmp_path: Path, numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
