@@ -19,7 +19,7 @@ from ..shards.storage import map_file
 from .assign import Spans
 from .records import NEWLINE, Memory, Records, find_all, records, stray_quote
 from .report import Bad
-from .source import CHUNK_BYTES, Chunk, Described, Pieces, Source, lost
+from .source import CHUNK_BYTES, Chunk, Described, Pieces, Source, gather, lost
 from .windows import count_lines, count_records, is_regular, walk_cuts, walk_samples
 
 PIECE_BYTES = 2**20
@@ -82,25 +82,21 @@ class TextSource(Source):
 
     def pieces(self, described: Described) -> Pieces:
         """Return runs of whole records; `note` is the line on which a run begins."""
-        table: list[tuple[int, int, int, int]] = []
-        bad: list[Bad] = []
-        for number in range(len(self.files)):
-            try:
-                data = map_file(self.files.path(number))
-            except StorageError as error:
-                bad.append(lost(self.files, number, error))
-                continue
-            try:
-                begin = self._header(number, data, described)
-            except BadData as error:
-                bad.append(lost(self.files, number, error, rows=_count(data, self.delimiter, heads=1)))
-                continue
-            lines = count_lines(data[:begin])
-            runs = walk_cuts(data[begin:], PIECE_BYTES, delimiter=self.delimiter)
-            whole = [(0, len(data) - begin, 0)]
-            table.extend((number, start + begin, stop + begin, line + lines) for start, stop, line in (whole if runs is None else runs))
-        spans = Spans.from_json(table)
-        return Pieces(spans=spans, sizes=spans.stop - spans.start, bad=tuple(bad))
+        return gather(self._runs(number, described) for number in range(len(self.files)))
+
+    def _runs(self, number: int, described: Described) -> list[tuple[int, int, int, int]] | Bad:
+        try:
+            data = map_file(self.files.path(number))
+        except StorageError as error:
+            return lost(self.files, number, error)
+        try:
+            begin = self._header(number, data, described)
+        except BadData as error:
+            return lost(self.files, number, error, rows=_count(data, self.delimiter, heads=1))
+        lines = count_lines(data[:begin])
+        runs = walk_cuts(data[begin:], PIECE_BYTES, delimiter=self.delimiter)
+        whole = [(0, len(data) - begin, 0)]
+        return [(start + begin, stop + begin, line + lines, stop - start) for start, stop, line in (whole if runs is None else runs)]
 
     def read(self, spans: Spans, described: Described) -> Iterator[Chunk | Bad]:
         """Yield the records of the runs."""
