@@ -196,5 +196,6 @@ def samples(data: Memory, delimiter: int | None) -> list[Memory]:
     found = walk_samples(data, (0, len(data) // 2, len(data) - _LOOK_BYTES), _LOOK_BYTES, delimiter=delimiter)
     if found is None and len(data) > _MAX_PARSE_BYTES:
         head = data[:_LOOK_BYTES]  # the whole is refused when it is read
-        return [head[: int(find_all(head, NEWLINE)[-1:].sum()) + 1]]
+        breaks = find_all(head, NEWLINE)
+        return [head[: int(breaks[-1]) + 1] if len(breaks) else head]
     return [data] if found is None else found

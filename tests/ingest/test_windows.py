@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contracts.raw import quarantine, run
+from contracts.raw import quarantine, rows_of, run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -173,6 +173,19 @@ def test_file_too_large_to_be_read_whole_is_not_read_whole(tmp_path: Path, monke
     report = run(str(tmp_path / "*.csv"), tmp_path / "out", max_bad=5000)
     assert (report.rows_out, report.rows_set_aside) == (10, 5000)
     assert "cannot be cut into records; quote such values" in quarantine(tmp_path / "out")[0]["reason"]
+
+
+def test_first_line_longer_than_the_look_decides_by_all_that_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that cannot be cut and has no line break where it is looked at, the types come from all of that, not from its first byte."""
+    (tmp_path / "a.csv").write_text("i,t\n" + '1.5,5" pipe' + "x" * 30_000 + "\n")
+    (tmp_path / "b.csv").write_text("i,t\n" + "2.5,x\n" * 10)
+    monkeypatch.setattr(sources_text, "_MAX_PARSE_BYTES", 20_000)
+    monkeypatch.setattr(sources_text, "_LOOK_BYTES", 995)
+    assert [len(part) for part in sources_text.samples(memory(b'1.5,5" pipe' + b"x" * 30_000), 44)] == [995]
+    assert [len(part) for part in sources_text.samples(memory(b'1,5" pipe\n' * 3000), 44)] == [990]
+    report = run(str(tmp_path / "*.csv"), tmp_path / "out", max_bad=1)
+    assert (report.rows_out, report.rows_set_aside) == (10, 1)
+    assert [row["i"] for row in rows_of(tmp_path / "out")] == [2.5] * 10
 
 
 def test_large_file_of_blank_lines_holds_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
