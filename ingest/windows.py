@@ -119,6 +119,8 @@ def count_records(data: Memory, *, delimiter: int | None = None, window_bytes: i
 
 def is_regular(data: Memory, delimiter: int | None) -> bool:
     """Whether records can be told apart: always, unless quotes may hold line breaks and do not stand around whole values."""
+    if delimiter is None:
+        return True
     try:
         for _ in walk(data, delimiter=delimiter):
             pass

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import BadData
 from penstock.ingest import sources_text
+from penstock.ingest import windows as windows_module
 from penstock.ingest.records import Memory, Records, cuts, records, stray_quote
 from penstock.ingest.windows import Unruly, count_lines, count_records, is_regular, walk, walk_cuts, walk_samples
 
@@ -150,6 +151,18 @@ def test_memory_does_not_grow_with_the_file(text: bytes, delimiter: int | None) 
     finally:
         tracemalloc.stop()
     assert peak < 130 * window
+
+
+def test_json_lines_are_regular_without_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where quotes hold no line break nothing is walked to say that records can be told apart."""
+
+    def walked_all(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(windows_module, "walk", walked_all)
+    assert is_regular(memory(b'{"a": 1}\n"' * 9), None)
+    with pytest.raises(AssertionError):
+        is_regular(memory(b"a,b\n"), 44)
 
 
 def test_walk_of_a_real_file_names_lines_and_looks_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
