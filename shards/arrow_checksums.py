@@ -9,8 +9,10 @@ They stand in the message's custom metadata, which plain readers pass over:
 
 Reading a block compares nothing; verifying compares the first, and looks at the others only where that differs.
 
-Cost: 4 bytes a row in the file. Writing takes a copy of a block's fixed columns, about 0.2 µs a row and another 0.2 µs for each ragged column.
-Mapping a block of 32,000 rows takes 25 µs more, in which Arrow copies the metadata.
+Cost: 4 bytes a row in the file. Writing takes three passes of XXH3 over ragged values (the block's, the column's, the rows') and a copy of the fixed
+columns: 0.09 to 0.13 ms/MB, three to four times the block's checksum alone (a block of 40 images, 4 MB: 526 µs against 181); and about 0.2 µs a row
+and another 0.2 µs for each ragged column. Mapping a block of 32,000 rows takes `ArrowReader` 25 µs more, in which Arrow copies the metadata;
+`PlainReader` does not look at it.
 Refused: raw bytes, 3 a row, since Arrow's messages are flatbuffers whose strings are UTF-8, and Arrow's own reader in Rust refuses others; 32
 bits, which base64 takes 5.3 characters for: the rows are asked only where 64 bits have told a difference, and 24 fail to place it once in 17
 million; a second hash beside the length of each run, which the hash of a run knows already.
@@ -55,8 +57,8 @@ class Sums:
 
     Attributes:
         block: the XXH3-64 of the block, 16 hex digits.
-        columns: that of each column, or None in a file from before columns had one.
-        rows: 24 bits of each row's as base64, or None in a file from before rows had one.
+        columns: that of each column, or None when the message has none.
+        rows: 24 bits of each row's as base64, or None when the message has none.
     """
 
     block: str
