@@ -2,8 +2,9 @@
 
 Plan (what is there, where to cut), parts (read, normalise, write; in any order, by anybody), publish (one commit). The plan does not depend on the number of
 workers, so neither do the shards: byte for byte. Finished parts are never done again. Memory does not depend on the source's size, except
-for its list of files and its list of pieces. Refused: a scheduler of our own; one machine's processes do the parts, and the same parts can run
-elsewhere.
+for its list of files and its list of pieces, and for a CSV whose quotes do not stand around whole values (`5" pipe`): it cannot be cut, so one worker
+parses the file whole, up to 2 GiB of it, and a larger one is set aside. Refused: a scheduler of our own; one machine's processes do the parts, and
+the same parts can run elsewhere.
 """
 
 from __future__ import annotations
