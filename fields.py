@@ -70,6 +70,10 @@ class Field(ABC):
         """Refuse to change."""
         raise AttributeError(f"{self} is a value; make another instead of setting {name!r} to {value!r}")
 
+    def __delattr__(self, name: str) -> NoReturn:
+        """Refuse to change."""
+        raise AttributeError(f"{self} is a value; {name!r} cannot be taken from it")
+
     def __eq__(self, other: object) -> bool:
         """Whether it is the same field of the same arguments."""
         return type(self) is type(other) and self._values() == other._values()

@@ -1,7 +1,7 @@
 """Between fields and Arrow: the type that Penstock stores a field as, and the field of any Arrow type, ours or foreign.
 
 Fields go to canonical Arrow types, with their own description in the Arrow field's metadata under the key `penstock`. They are plain values in
-`fields`, which knows no Arrow: whoever trains on shards of ours never imports pyarrow (`plain`).
+`fields`, which knows no Arrow: whoever trains on Arrow shards of ours does not import pyarrow (`plain`), unless the dataset has a checkpoint.
 """
 
 from __future__ import annotations

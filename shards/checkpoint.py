@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..errors import BadData, BadRequest
 from ..fields import schema_from_json, schema_to_json
-from .checkpoints import CHECKPOINTS, checkpoint_path
+from .checkpoint_names import CHECKPOINTS, checkpoint_path
 from .manifest import FORMAT_VERSION, MAX_COMMIT_BYTES, MAX_SHARDS, Manifest, Shard, check_metadata, parse_json
 from .storage import make_folder, put_if_absent, read_file, sweep_temporaries
 

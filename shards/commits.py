@@ -26,8 +26,8 @@ from typing import Any
 
 from ..errors import AlreadyExists, BadData, BadRequest, NotADataset, StorageError
 from ..fields import Schema
-from .checkpoints import CHECKPOINT_EVERY, newest_checkpoint
-from .later import module
+from .checkpoint_names import CHECKPOINT_EVERY, newest_checkpoint
+from .later import load_later
 from .manifest import MAX_COMMIT_BYTES, MAX_METADATA_BYTES, Commit, Manifest, Shard, check_metadata
 from .storage import fsync_folder, guard, inside, local_path, make_folder, put_if_absent, read_file, sweep_temporaries
 
@@ -102,7 +102,7 @@ def load(root: str | os.PathLike[str], version: int | None = None) -> Manifest:
 
 def _replay(folder: Path, wanted: int, versions: set[int]) -> Manifest:
     base = newest_checkpoint(folder, wanted)
-    start = None if base is None else module("checkpoint").read_checkpoint(folder, base)
+    start = None if base is None else load_later("checkpoint").read_checkpoint(folder, base)
     shards: dict[str, Shard] = {} if start is None else {shard.path: shard for shard in start.shards}
     schema: Schema = {} if start is None else start.schema
     metadata: dict[str, Any] = {} if start is None else start.metadata
@@ -175,7 +175,7 @@ def commit(
         if put_if_absent(path, data):
             if step.version % CHECKPOINT_EVERY == 0:
                 with contextlib.suppress(Exception):  # the version is published, whatever fails now; a checkpoint only makes opening faster
-                    module("checkpoint").write_checkpoint(folder, made)
+                    load_later("checkpoint").write_checkpoint(folder, made)
             return made
     raise StorageError(f"cannot publish: other writers were faster {_ATTEMPTS} times; try again", url=folder, attempts=_ATTEMPTS)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import BadRequest
 from ..fields import Schema
 from .ipc import NotPlain
-from .later import module
+from .later import load_later
 from .manifest import Manifest, Shard
 from .plain import PlainReader
 from .reader import ShardReader
@@ -56,7 +56,7 @@ def open_reader(root: str | Path, shard: Shard, schema: Schema, columns: Sequenc
                 return PlainReader(map_file(path), path, shard, wanted)
             except NotPlain:
                 pass
-    opened: ShardReader = module({"arrow": "hfarrow"}.get(shard.format, shard.format)).open_shard(path, shard, wanted)
+    opened: ShardReader = load_later(shard.format).open_shard(path, shard, wanted)
     return opened
 
 
@@ -67,5 +67,5 @@ def open_foreign(source: str, columns: Sequence[str] | None = None) -> Manifest:
         source: a file, a folder or a brace pattern of tar, Arrow or Parquet files.
         columns: what will be read, or None for all.
     """
-    manifest: Manifest = module("adopt").adopt(source, hash=False, publish=False, columns=columns)
+    manifest: Manifest = load_later("adopt").adopt(source, hash=False, publish=False, columns=columns)
     return manifest

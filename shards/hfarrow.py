@@ -1,7 +1,7 @@
 """Reads any Arrow shard, also those in which datasets has wrapped its images, sounds and arrays; see `hf`.
 
-It is the reader of `arrow` with one step in front of each block, for shards that have such columns; the others are left to `arrow` itself. Shards of
-plain columns never come here (`plain`).
+It is the reader of `arrow` with one step in front of each block, for shards that have such columns; the others are left to `arrow` itself. Of
+shards of plain columns (`plain`) only what needs Arrow comes here: verifying them, and blocks that are not as they should be.
 """
 
 from __future__ import annotations

@@ -229,14 +229,16 @@ class PlainFile:
         continues, size = struct.unpack_from("<II", data)
         message = _Table.root(data[8 : 8 + size])
         batch = message.table(2)
+        if size + 8 != len(data) or message.number(3, "<q") != len(memory):
+            raise NotPlain(f"a message of {size} bytes in {len(data) - 8}, whose body is not that of {len(memory)} bytes")
         if continues != _CONTINUES or message.number(1, "<B") != _RECORD_BATCH or batch.has(3):
             raise NotPlain("no plain record batch")
         nodes = np.frombuffer(batch.vector(1, 16), _PAIRS).reshape(-1, 2)
         buffers = np.frombuffer(batch.vector(2, 16), _PAIRS).reshape(-1, 2)
-        if buffers.size and (int(buffers.min()) < 0 or int(nodes.min(initial=0)) < 0 or int(buffers.max()) > len(memory)):
+        if int(buffers.min(initial=0)) < 0 or int(nodes.min(initial=0)) < 0 or int(buffers.max(initial=0)) > len(memory):
             raise NotPlain("a buffer before or behind the body")
-        if buffers.size and int(buffers.sum(axis=1).max()) > len(memory):
-            raise NotPlain("a buffer that ends behind the body")
+        if int(buffers.sum(axis=1).max(initial=0)) > len(memory) or (buffers[:, 0] & 7).any():
+            raise NotPlain("a buffer that ends behind the body, or begins at no multiple of 8")
         return Body(batch.number(0, "<q"), nodes.tolist(), buffers.tolist(), memory)
 
 

@@ -31,7 +31,7 @@ LAYER = {
 
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
-BY_NAME = {"__init__.py", "jit.py", "transforms/__init__.py", "cli/app.py", "ingest/part.py", "loaders/engine.py", "loaders/loader.py"}
+BY_NAME = {"__init__.py", "jit.py", "transforms/__init__.py", "cli/app.py", "ingest/part.py", "loaders/engines.py", "loaders/loader.py"}
 BY_NAME |= {"shards/later.py", "shards/shardwriter.py"}
 """Where modules are imported by name at run time, each with its reason in the file: a heavy library is paid for only when it is used."""
 
@@ -141,6 +141,37 @@ def _layer_problem(file: Source, found: Import) -> str | None:
     return f"lazy import of {found.module}" if found.lazy else None
 
 
+def later_problems(files: list[Source]) -> list[str]:
+    """Find modules that are loaded later and are not there, or that import what loads them, which would be a cycle in disguise."""
+    known = {file.module for file in files}
+    graph = {file.module: {i.module for i in imports(file, known) if i.internal and not i.lazy and not i.typing} for file in files}
+    calls = {file.module: re.findall(r"load_later\(([^)]*)\)", file.text) for file in files if not file.name.endswith("/later.py")}
+    found = []
+    for file in files:
+        if not file.name.endswith("/later.py"):
+            continue
+        table = next(node.value for node in file.tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name))
+        for task, name in ast.literal_eval(table).items():
+            loading = {module for module, arguments in calls.items() if any(a.strip("\"'") == task or a[0] not in "\"'" for a in arguments)}
+            module = f"{file.module.rpartition('.')[0]}.{name}"
+            if module not in known:
+                found.append(f"{file.name}: there is no {module}")
+            if back := sorted(loading & _reached(module, graph)):
+                found.append(f"{file.name}: {module} imports {', '.join(back)}, which loads it")
+    return found
+
+
+def _reached(start: str, graph: dict[str, set[str]]) -> set[str]:
+    """Return the modules that importing one imports."""
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        fresh = graph.get(todo.pop(), set()) - seen
+        seen |= fresh
+        todo += fresh
+    return seen
+
+
 def _outside_problem(file: Source, found: Import) -> str | None:
     top = found.module.split(".")[0]
     if top in {"tests", "benchmarks"}:
@@ -154,17 +185,7 @@ def cycle_problems(files: list[Source]) -> list[str]:
     """Find modules that reach themselves at import time."""
     known = {file.module for file in files}
     graph = {file.module: {i.module for i in imports(file, known) if i.internal and not i.lazy and not i.typing} - {file.module} for file in files}
-
-    def reach(start: str) -> set[str]:
-        seen: set[str] = set()
-        todo = [start]
-        while todo:
-            fresh = graph.get(todo.pop(), set()) - seen
-            seen |= fresh
-            todo += fresh
-        return seen
-
-    return [f"{module}: import cycle" for module in sorted(graph) if module in reach(module)]
+    return [f"{module}: import cycle" for module in sorted(graph) if module in _reached(module, graph)]
 
 
 def size_problems(files: list[Source]) -> list[str]:
@@ -264,7 +285,7 @@ def bare_lines(toml: str, table: str, key: str) -> list[str]:
 
 Rule = Callable[[list[Source]], list[str]]
 
-RULES: tuple[Rule, ...] = (layer_problems, cycle_problems, size_problems, habit_problems, undocumented)
+RULES: tuple[Rule, ...] = (layer_problems, cycle_problems, later_problems, size_problems, habit_problems, undocumented)
 """Every rule that a source tree is held to."""
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from penstock.errors import AlreadyExists, BadData, BadRequest, NotADataset, StorageError
 from penstock.fields import Scalar, Schema, Text
-from penstock.shards import checkpoint, checkpoints, commits, storage
+from penstock.shards import checkpoint, checkpoint_names, commits, storage
 from penstock.shards.manifest import Commit, Shard
 
 SCHEMA: Schema = {"label": Scalar("int64")}
@@ -358,7 +358,7 @@ def long_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_checkpoints_say_what_the_commits_say(long_history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every version is the same with checkpoints and without."""
-    assert sorted(path.name for path in (long_history / checkpoints.CHECKPOINTS).iterdir()) == [f"{n:020d}.arrow" for n in (64, 128)]
+    assert sorted(path.name for path in (long_history / checkpoint_names.CHECKPOINTS).iterdir()) == [f"{n:020d}.arrow" for n in (64, 128)]
     versions = (1, 63, 64, 65, 71, 127, 128, 129, 130)
     fast = [commits.load(long_history, version) for version in versions]
     monkeypatch.setattr(commits, "newest_checkpoint", lambda *_: None)
@@ -382,10 +382,10 @@ def test_opening_reads_few_commits(long_history: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "swapped"])
 def test_a_damaged_checkpoint_is_named_with_its_remedy(long_history: Path, damage: str) -> None:
     """It is refused, and deleting it, as the message says, is enough."""
-    path = checkpoints.checkpoint_path(long_history, 128)
+    path = checkpoint_names.checkpoint_path(long_history, 128)
     data = path.read_bytes()
     at = data.index(b"data/100")
-    other = checkpoints.checkpoint_path(long_history, 64).read_bytes()
+    other = checkpoint_names.checkpoint_path(long_history, 64).read_bytes()
     path.write_bytes(
         {"cut": data[:-100], "flip": data[:at] + b"d" + bytes([data[at + 1] ^ 1]) + data[at + 2 :], "empty": b"", "swapped": other}[damage]
     )
@@ -417,7 +417,7 @@ def test_the_next_commit_sweeps_what_a_kill_left(tmp_path: Path) -> None:
     left.write_bytes(b"half a commit")
     put(tmp_path, "b")
     assert not left.exists()
-    old = tmp_path / checkpoints.CHECKPOINTS / ".x.arrow.tmp"
+    old = tmp_path / checkpoint_names.CHECKPOINTS / ".x.arrow.tmp"
     old.parent.mkdir()
     old.write_bytes(b"half")
     checkpoint.write_checkpoint(tmp_path, commits.load(tmp_path))
