@@ -21,7 +21,7 @@ from ..transforms.chain import Chain
 from ..transforms.map import DeclaredMap, stacked
 from .lookup import Place
 from .ring import Stage
-from .work import Sink
+from .sink import Sink
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .plan import Run
 from .slots import ColumnSlot, Layout
 
 Bytes = npt.NDArray[np.uint8]
@@ -66,6 +67,14 @@ def _joined(memory: Bytes, column: ColumnSlot, rows: int, cuts: Sequence[tuple[i
             size = int(offsets[stop] - offsets[start])
             values[offsets[start] : offsets[stop]] = values[first : first + size]
     return Ragged(values=values[: offsets[rows]], offsets=offsets)
+
+
+def parted(batch: Batch, run: Run) -> list[Batch]:
+    """Return the rows of several batches as one batch each, without a copy; ragged columns are never those of several."""
+    if run.batches == 1:
+        return [batch]
+    size = run.size
+    return [{name: array[first : first + size] for name, array in batch.items()} for first in range(0, run.rows, size)]
 
 
 def offsets_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -17,7 +17,8 @@ from ..metrics import WorkTimes
 from .gather import Gather
 from .lookup import Lookup, Place
 from .ring import Stage
-from .work import VALID, Sink, Work
+from .sink import Sink
+from .work import VALID, Work
 
 
 class Filler:
@@ -35,8 +36,8 @@ class Filler:
         fast = Gather.suits(manifest)
         self._gathers = {name: Gather(manifest, fields[name], name, self._lookup) for name in self._fixed if fast and fields[name].dtype != "bool"}
 
-    def fill(self, epoch: int, start: int, stop: int, sink: Sink) -> WorkTimes:
-        """Fill the rows at positions [start, stop) of `epoch`; positions past the end wrap to the beginning as padding.
+    def fill(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> WorkTimes:
+        """Fill the rows at these positions of `epoch`; positions past the end wrap to the beginning as padding.
 
         Raises:
             BadData: a row cannot be read or transformed; names shard, row and column.
@@ -45,8 +46,7 @@ class Filler:
         began = perf_counter_ns()
         sink.stage(Stage.READ)
         work, count = self._work, len(self._dataset)
-        positions = np.arange(start, stop, dtype=np.int64)
-        rows = order.rows_at(positions % count, n=count, seed=work.seed, epoch=epoch, shuffle=work.shuffle)
+        rows = order.rows_at(positions % count if work.pads else positions, n=count, seed=work.seed, epoch=epoch, shuffle=work.shuffle)
         if work.pads:
             sink.fixed(VALID)[:] = positions < count
         places = self._lookup.places(rows) if len(self._gathers) < len(work.dataset.fields) else []

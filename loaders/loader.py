@@ -23,7 +23,8 @@ from ..metrics import LoaderStats
 from ..shards.dataset import Dataset
 from . import state as states
 from .batch import Batch, Ragged
-from .engine import Delivered, Settings, make_engine
+from .engine import Delivered, Settings
+from .engines import make_engine
 from .plan import Plan, Tail, default_tail
 from .ring import MAX_WORKERS
 from .sampler import EpochSampler

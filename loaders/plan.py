@@ -8,7 +8,10 @@ the same global sequence. `order` turns positions into rows. Cost: O(1) a step p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
 
 from ..errors import BadRequest
 
@@ -31,6 +34,42 @@ class Span(NamedTuple):
     def size(self) -> int:
         """How many rows the batch has, padding included."""
         return self.stop - self.start
+
+
+class Run(NamedTuple):
+    """The positions of several batches of one rank, one after the other, all of one size.
+
+    Attributes:
+        start: first position of the first batch.
+        stop: one past its last.
+        batches: how many batches.
+        stride: positions from the beginning of one to that of the next: a global batch.
+    """
+
+    start: int
+    stop: int
+    batches: int = 1
+    stride: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many rows one batch has, padding included."""
+        return self.stop - self.start
+
+    @property
+    def rows(self) -> int:
+        """How many rows all of them have."""
+        return (self.stop - self.start) * self.batches
+
+    def each(self) -> list[Run]:
+        """Return the run of each batch alone."""
+        return [Run(self.start + i * self.stride, self.stop + i * self.stride) for i in range(self.batches)]
+
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Return all positions, in order, `[rows]`."""
+        if self.batches == 1 or self.stride == self.size:
+            return np.arange(self.start, self.start + self.rows, dtype=np.int64)
+        return (np.arange(self.start, self.stop) + np.arange(self.batches)[:, None] * self.stride).reshape(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +123,41 @@ class Plan:
             return Span(start=first + self.rank * share, stop=first + (self.rank + 1) * share)
         return Span(start=first + count * self.rank // self.world_size, stop=first + count * (self.rank + 1) // self.world_size)
 
+    def runs(self, start: int, most: int) -> Runs:
+        """Return this rank's batches from position `start` on as runs of up to `most`."""
+        return Runs(self, start, most)
+
     def consumed(self, step: int, start: int = 0) -> int:
         """Return how many positions of the epoch all ranks together have consumed once `step` was delivered."""
         return min(start + (step + 1) * self.global_batch, self.rows)
+
+
+@final
+class Runs:
+    """The batches of an epoch as runs of 1, 2, 4 and so on up to `most`, so that the first is early; a short last batch is a run of its own."""
+
+    def __init__(self, plan: Plan, start: int, most: int) -> None:
+        """Describe the runs of up to `most` batches that an epoch has which is entered at position `start`."""
+        self._plan = plan
+        self._start = start
+        self._most = most
+        self._steps = plan.steps(start)
+        self._whole = min(self._steps, max(plan.rows - start, 0) // plan.global_batch)
+        self._growing = (most - 1).bit_length()
+
+    def __len__(self) -> int:
+        """Return how many runs there are."""
+        grown = 2**self._growing - 1
+        count = self._whole.bit_length() if self._whole <= grown else self._growing - (grown - self._whole) // self._most
+        return count + (self._steps > self._whole)
+
+    def __getitem__(self, number: int) -> Run:
+        """Return run `number`, from 0 to `len - 1`."""
+        growing = number < self._growing
+        first = 2**number - 1 if growing else 2**self._growing - 1 + (number - self._growing) * self._most
+        batches = 2**number if growing else self._most
+        span = self._plan.span(min(first, self._whole), self._start)
+        return Run(span.start, span.stop, max(min(batches, self._whole - first), 1), self._plan.global_batch)
 
 
 def default_tail(*, drop_last: bool, world_size: int) -> Tail:

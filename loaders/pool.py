@@ -61,7 +61,7 @@ class _Hand:
     @property
     def load(self) -> int:
         """Rows it was told to fill and has not."""
-        return sum(task.stop - task.start for task in self.tasks.values())
+        return sum(task.run.rows for task in self.tasks.values())
 
 
 class RingPlan(NamedTuple):
@@ -257,7 +257,7 @@ class Pool:
         self._deaths += 1
         if self._deaths > _MOST_DEATHS:
             first = min(hand.tasks.values(), key=lambda task: task.ticket, default=None)
-            where = f" while it filled positions {first.start} to {first.stop - 1} of epoch {first.epoch}" if first else " while it started"
+            where = f" while it filled positions {first.run.start} to {first.run.stop - 1} of epoch {first.epoch}" if first else " while it started"
             stage = self._ring.stage(hand.number).name.lower() if self._ring else "start"
             raise WorkerFailed(f"worker {hand.number} {_ending(code)}{where}; {self._deaths} workers died without finishing a task", stage=stage)
         self.replaced += 1

@@ -1,7 +1,7 @@
 """An epoch through worker processes: hands out tasks ahead of the consumer, puts batches together in order, and gives them without a copy.
 
 Ahead of the consumer there are `window` batches in work or ready. A batch is cut into chunks when its rows are costly, so that the first
-one is early and a slow row holds up no others. It goes to the consumer in the slot where it was written; when the consumer keeps more
+one is early and a slow row holds up no others; small cheap batches share a slot, and are one task. It goes to the consumer in the slot where it was written; when the consumer keeps more
 batches than the ring can spare, further ones are copied out, so that `list(loader)` works and nothing ever waits for the consumer to let go.
 """
 
@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from ..errors import BadRequest, PenstockError
 from ..metrics import NO_TIME, WorkTimes
-from .batch import Batch, copied, from_slot
+from .batch import Batch, copied, from_slot, parted
 from .faults import describe, rebuild
 from .fill import Filler
-from .plan import Plan
+from .inline import fill_run
+from .plan import Plan, Run, Runs
 from .pool import Pool, RingPlan
 from .protocol import Answer, Event, Kind, Slot, SlotTable, Task
 from .ring import MAX_WORKERS, Ring, lease
@@ -29,12 +30,19 @@ _HELD = 2
 """Batches the consumer may hold before further ones are copied: in `for batch in loader` it holds the last one while it asks for the next."""
 
 
+class _Todo(NamedTuple):
+    """An epoch under way: its number, and the batches of each slot in order."""
+
+    epoch: int
+    runs: Runs
+
+
 @dataclass
 class _Building:
-    """A batch in work."""
+    """A slot in work."""
 
     slot: int
-    size: int
+    run: Run
     cuts: list[tuple[int, int]]
     left: set[int]
     times: WorkTimes = NO_TIME
@@ -47,14 +55,16 @@ class Shape(NamedTuple):
     Attributes:
         outputs: what a batch holds, in order.
         rows: rows of a full batch.
+        together: batches in one slot, at most: several when they are small and cheap.
         budgets: bytes a row of each ragged column may need, to begin with.
-        window: batches in work or ready ahead of the consumer.
-        parts: chunks that a batch is cut into at most.
+        window: slots in work or ready ahead of the consumer.
+        parts: chunks that a slot's rows are cut into at most.
         smallest: rows of the smallest chunk.
     """
 
     outputs: dict[str, Output]
     rows: int
+    together: int
     budgets: dict[str, int]
     window: int
     parts: int
@@ -80,10 +90,11 @@ class Delivery(NamedTuple):
 class PooledEpochs:
     """Epochs through one pool; the pool's owner closes it. One epoch runs at a time: beginning one ends the one before."""
 
-    def __init__(self, pool: Pool, shape: Shape, filler: Filler | None = None) -> None:
-        """Make the ring and start the workers; with a filler, this process works too as long as no worker has started."""
+    def __init__(self, pool: Pool, shape: Shape, filler: Filler, *, helps: bool) -> None:
+        """Make the ring and start the workers; when it `helps`, this process works too as long as no worker has started."""
         self._pool = pool
         self._filler = filler
+        self._helps = helps
         self._shape = shape
         self._budgets = dict(shape.budgets)
         self._ticket = 0
@@ -95,12 +106,12 @@ class PooledEpochs:
 
     def _make_ring(self) -> None:
         slots = self._shape.window + _HELD
-        self._layout: Layout = layout(self._shape.outputs, self._shape.rows, self._budgets)
+        self._layout: Layout = layout(self._shape.outputs, self._shape.rows * self._shape.together, self._budgets)
         self._ring = Ring(slot_bytes=self._layout.bytes, slots=slots)
         self._table = SlotTable(slots)
         self._released: deque[int] = deque()
         # a copy of the budgets: those grow while this ring is in use, and a worker that is replaced must lay it out as the others do
-        plan = RingPlan(rows=self._shape.rows, budgets=dict(self._budgets), slots=slots, generation=self._generation)
+        plan = RingPlan(rows=self._shape.rows * self._shape.together, budgets=dict(self._budgets), slots=slots, generation=self._generation)
         try:
             self._pool.use(self._ring, plan)
         except BaseException:  # Ctrl-C too: the descriptor has no other owner yet
@@ -116,40 +127,41 @@ class PooledEpochs:
         self._run += 1
         mine = self._run
         self._settle()
-        steps = plan.steps(start)
+        todo = _Todo(epoch=epoch, runs=plan.runs(start, self._shape.together))
         try:
-            for step in range(steps):
-                self._issue(plan, epoch, start, step, steps)
-                batch = self._building[step]
+            for number in range(len(todo.runs)):
+                self._issue(todo, number)
+                made = self._building[number]
                 deadline = time.monotonic() + self._pool.timeout_s if self._pool.timeout_s else None
-                while batch.left:
+                while made.left:
                     if self._absorb(self._pool.poll() or self._help() or self._pool.wait(deadline)):
-                        self._regrow(plan, epoch, start)
-                        batch = self._building[step]
-                del self._building[step]
-                if batch.error is not None:
-                    self._table.move(batch.slot, Event.ABANDON)
-                    raise batch.error
-                delivery = self._deliver(batch)
-                self._issue(plan, epoch, start, step + 1, steps)
-                yield delivery
-                del delivery
-                if self._run != mine:
-                    raise BadRequest(
-                        f"iteration {mine} over this loader ended when iteration {self._run} began: persistent workers serve one at a time"
-                    )
+                        self._regrow(todo)
+                        made = self._building[number]
+                del self._building[number]
+                if made.error is not None:
+                    self._table.move(made.slot, Event.ABANDON)
+                    yield from self._one_by_one(todo.epoch, made)
+                    continue
+                deliveries = self._deliver(made)
+                self._issue(todo, number + 1)
+                while deliveries:
+                    yield deliveries.pop(0)
+                    self._check_turn(mine)
         finally:
             if self._run == mine and self._pool.mine:
                 self._ring.cancelled = self._ticket
 
+    def _check_turn(self, mine: int) -> None:
+        if self._run != mine:
+            raise BadRequest(f"iteration {mine} over this loader ended when iteration {self._run} began: persistent workers serve one at a time")
+
     def _help(self) -> list[Answer]:
         """Do a task in this process if no worker has started yet: the first batch need not wait for them. Return the answer, if any."""
-        task = self._pool.take_back() if self._filler is not None and not self._pool.ready else None
+        task = self._pool.take_back() if self._helps and not self._pool.ready else None
         if task is None:
             return []
-        assert self._filler is not None
         try:
-            times = self._filler.fill(task.epoch, task.start, task.stop, SlotSink(self._ring, self._layout, task, MAX_WORKERS))
+            times = self._filler.fill(task.epoch, task.run.positions(), SlotSink(self._ring, self._layout, task, MAX_WORKERS))
         except BudgetTooSmall as small:
             return [Answer(kind=Kind.TOO_SMALL, ticket=task.ticket, detail=small.needs)]
         except Exception as error:  # noqa: BLE001  (as in a worker: it is raised in place of its batch)
@@ -168,41 +180,32 @@ class PooledEpochs:
         self._building.clear()
         self._owners.clear()
 
-    def _issue(self, plan: Plan, epoch: int, start: int, step: int, steps: int) -> None:
-        """Hand out the batches of the window that begins at `step`, as far as there are free slots."""
+    def _issue(self, todo: _Todo, number: int) -> None:
+        """Hand out the runs of the window that begins at `number`, as far as there are free slots."""
         self._free_released()
-        for ahead in range(step, min(step + self._shape.window, steps)):
+        for ahead in range(number, min(number + self._shape.window, len(todo.runs))):
             if ahead not in self._building:
                 slot = self._table.first_free()
                 if slot is None:
                     return
-                self._begin(plan, epoch, start, ahead, slot)
+                self._begin(todo, ahead, slot)
 
     def _free_released(self) -> None:
         while self._released:
             self._table.move(self._released.popleft(), Event.RELEASE)
 
-    def _begin(self, plan: Plan, epoch: int, start: int, step: int, slot: int) -> None:
+    def _begin(self, todo: _Todo, number: int, slot: int) -> None:
         self._table.move(slot, Event.LEASE)
-        span = plan.span(step, start)
-        parts = self._shape.parts if self._pool.ready or self._shape.parts == 1 else span.size
-        cuts = chunks(span.size, parts, self._shape.smallest)
-        batch = self._building[step] = _Building(slot=slot, size=span.size, cuts=cuts, left=set())
+        run = todo.runs[number]
+        parts = self._shape.parts if self._pool.ready or self._shape.parts == 1 else run.rows
+        cuts = chunks(run.rows, parts, self._shape.smallest) if run.batches == 1 else [(0, run.rows)]
+        made = self._building[number] = _Building(slot=slot, run=run, cuts=cuts, left=set())
         for first, last in cuts:
             self._ticket += 1
-            batch.left.add(self._ticket)
-            self._owners[self._ticket] = batch
-            self._pool.submit(
-                Task(
-                    ticket=self._ticket,
-                    epoch=epoch,
-                    start=span.start + first,
-                    stop=span.start + last,
-                    slot=slot,
-                    row_start=first,
-                    ring=self._generation,
-                )
-            )
+            made.left.add(self._ticket)
+            self._owners[self._ticket] = made
+            part = run if run.batches > 1 else Run(run.start + first, run.start + last)
+            self._pool.submit(Task(ticket=self._ticket, epoch=todo.epoch, run=part, slot=slot, row_start=first, ring=self._generation))
 
     def _absorb(self, answers: list[Answer]) -> bool:
         """Note what workers answered; return whether the ring's budgets were too small."""
@@ -221,9 +224,9 @@ class PooledEpochs:
                 self._table.move(batch.slot, Event.PUBLISH)
         return small
 
-    def _regrow(self, plan: Plan, epoch: int, start: int) -> None:
+    def _regrow(self, todo: _Todo) -> None:
         """Go on in a ring with larger budgets; batches that the consumer holds keep the old one's memory."""
-        steps = sorted(self._building)
+        numbers = sorted(self._building)
         self._ring.cancelled = self._ticket
         self._pool.forget_tasks()
         self._building.clear()
@@ -235,18 +238,28 @@ class PooledEpochs:
         finally:
             if old is not self._ring:
                 old.close()
-        for slot, step in enumerate(steps):
-            self._begin(plan, epoch, start, step, slot)
+        for slot, number in enumerate(numbers):
+            self._begin(todo, number, slot)
 
-    def _deliver(self, batch: _Building) -> Delivery:
-        self._table.move(batch.slot, Event.TAKE)
-        memory = self._ring.view(batch.slot)
+    def _deliver(self, made: _Building) -> list[Delivery]:
+        self._table.move(made.slot, Event.TAKE)
+        memory = self._ring.view(made.slot)
         keep = self._table.count(Slot.HELD) <= _HELD
-        arrays = from_slot(lease(memory, batch.slot, self._released) if keep else memory, self._layout, batch.size, batch.cuts)
+        arrays = from_slot(lease(memory, made.slot, self._released) if keep else memory, self._layout, made.run.rows, made.cuts)
         if not keep:
             arrays = copied(arrays)
-            self._table.move(batch.slot, Event.RELEASE)
-        return Delivery(batch=arrays, rows=batch.size, times=batch.times, copied=not keep)
+            self._table.move(made.slot, Event.RELEASE)
+        times = [made.times] + [NO_TIME] * (made.run.batches - 1)
+        return [Delivery(batch, made.run.size, took, not keep) for batch, took in zip(parted(arrays, made.run), times, strict=True)]
+
+    def _one_by_one(self, epoch: int, made: _Building) -> Iterator[Delivery]:
+        """Yield the batches in front of the one that `made` failed with, and raise its error in place of that one."""
+        assert made.error is not None
+        if made.run.batches == 1:
+            raise made.error
+        for one in made.run.each():
+            batches, times = fill_run(self._filler, self._shape.outputs, epoch, one)
+            yield Delivery(batches[0], one.size, times, copied=True)
 
     def close(self) -> None:
         """Close the ring; batches that the consumer holds stay valid."""

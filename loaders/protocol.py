@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import WorkerFailed
 from ..metrics import NO_TIME, WorkTimes
+from .plan import Run
 
 
 class Slot(enum.Enum):
@@ -67,13 +68,12 @@ class SlotTable:
 
 
 class Task(NamedTuple):
-    """Fill rows [row_start, row_start + stop - start) of a slot with the samples at positions [start, stop) of an epoch.
+    """Fill rows of a slot, from `row_start` on, with the samples at the positions of a run of an epoch.
 
     Attributes:
         ticket: number of the task, unique in its pool.
         epoch: whose order and augmentation.
-        start: first position.
-        stop: one past the last position.
+        run: the positions.
         slot: slot to fill.
         row_start: row of the slot at which to begin.
         ring: generation of the ring the slot is in.
@@ -81,26 +81,25 @@ class Task(NamedTuple):
 
     ticket: int
     epoch: int
-    start: int
-    stop: int
+    run: Run
     slot: int
     row_start: int
     ring: int
 
 
-_TASK = struct.Struct("<7q")
+_TASK = struct.Struct("<9q")
 _RESULT = struct.Struct("<cq3q")
 
 
 def pack_task(task: Task) -> bytes:
     """Return the record of a task."""
-    return _TASK.pack(task.ticket, task.epoch, task.start, task.stop, task.slot, task.row_start, task.ring)
+    return _TASK.pack(task.ticket, task.epoch, *task.run, task.slot, task.row_start, task.ring)
 
 
 def unpack_task(record: bytes) -> Task:
     """Return the task of a record."""
-    ticket, epoch, start, stop, slot, row_start, ring = _TASK.unpack(record)
-    return Task(ticket=ticket, epoch=epoch, start=start, stop=stop, slot=slot, row_start=row_start, ring=ring)
+    ticket, epoch, *run, slot, row_start, ring = _TASK.unpack(record)
+    return Task(ticket=ticket, epoch=epoch, run=Run(*run), slot=slot, row_start=row_start, ring=ring)
 
 
 TASK_BYTES = _TASK.size

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from .batch import fixed_view, ragged_views
 from .protocol import Task
 from .ring import Ring, Stage
+from .sink import Sink
 from .slots import Layout
-from .work import Sink
 
 
 class BudgetTooSmall(Exception):
@@ -32,7 +32,7 @@ class SlotSink(Sink):
         self._memory = ring.view(task.slot)
         self._plan = plan
         self._start = task.row_start
-        self._stop = task.row_start + task.stop - task.start
+        self._stop = task.row_start + task.run.rows
         self._number = number
 
     def fixed(self, name: str) -> npt.NDArray[Any]:

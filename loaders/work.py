@@ -1,45 +1,24 @@
-"""What filling needs and where its results go: values that inline loader and workers share.
-
-A `Sink` gives memory: a slot's, or arrays of its own. `Work` is sent to each worker once and is the whole of what a worker knows.
-"""
+"""What filling needs: one value, which is sent to each worker once and is the whole of what a worker knows."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from ..errors import BadData, BadRequest
 from ..shards.dataset import Dataset
 from .plan import Tail
-from .ring import Stage
 from .slots import Output
 
 if TYPE_CHECKING:
     from .apply import Steps
 
+_TOGETHER_BYTES = 2 << 20
+"""Bytes of batches that are filled at a time: a call costs tens of microseconds, as much as copying 0.5 MB, and more would leave the cache."""
+
 VALID = "valid"
 """The boolean column that tail='pad' adds: False where a row was repeated to fill the batch."""
-
-
-class Sink(ABC):
-    """Where a batch's rows go."""
-
-    @abstractmethod
-    def fixed(self, name: str) -> npt.NDArray[Any]:
-        """Return the memory of a fixed column, `[rows, *shape]`."""
-
-    @abstractmethod
-    def ragged(self, name: str, lengths: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Note the lengths of a ragged column's rows and return memory for their values, 1-D, at least as long as their sum."""
-
-    @abstractmethod
-    def stage(self, stage: Stage) -> None:
-        """Hear what is being done now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +47,12 @@ class Work:
     def splits(self) -> bool:
         """Whether rows are costly enough to spread one batch over workers, and may be seen one by one."""
         return self.steps is not None and self.steps.splits
+
+    def together(self, batch_size: int) -> int:
+        """Return how many batches of so many rows are filled at a time: several when they are small and nothing is done to them but copying."""
+        if self.steps is not None or any(output.ragged for output in self.outputs.values()):
+            return 1
+        return max(_TOGETHER_BYTES // max(batch_size * sum(output.row_bytes for output in self.outputs.values()), 1), 1)
 
     def check(self) -> None:
         """Refuse a dataset that changed on its way to a worker.

@@ -76,7 +76,7 @@ class Worker:
         sink = SlotSink(self._ring, self._plan, task, self._number)
         times = WorkTimes()
         try:
-            times = self._filler.fill(task.epoch, task.start, task.stop, sink)
+            times = self._filler.fill(task.epoch, task.run.positions(), sink)
         except BudgetTooSmall as small:
             return Answer(kind=Kind.TOO_SMALL, ticket=task.ticket, detail=small.needs)
         except Exception as error:  # noqa: BLE001  (whatever the data or the user's code raised travels to the parent, which raises it)

@@ -15,11 +15,12 @@ import penstock as ps
 from penstock import order
 from penstock import transforms as T  # noqa: N812  (the name torchvision's users know)
 from penstock.loaders.compile import compile_work
-from penstock.loaders.engine import Settings, make_engine
+from penstock.loaders.engine import Settings
+from penstock.loaders.engines import make_engine
 from penstock.loaders.fill import Filler
-from penstock.loaders.inline import OwnArrays, fill_batch
+from penstock.loaders.inline import OwnArrays, fill_run
 from penstock.loaders.lookup import Lookup
-from penstock.loaders.plan import Plan, Span
+from penstock.loaders.plan import Plan, Run
 from penstock.loaders.ring import Stage
 from penstock.loaders.work import VALID, Work
 
@@ -125,7 +126,7 @@ def test_who_splits_batches(rows: ps.Dataset, images: ps.Dataset) -> None:
 def test_filling_is_row_by_row(rows: ps.Dataset, start: int, size: int, epoch: int, shuffle: bool) -> None:
     """Any span of any epoch holds the rows that the law of order names, padding wrapped to the beginning and marked."""
     work = compiled(rows, tail="pad", shuffle=shuffle)
-    batch, times = fill_batch(Filler(work), dict(work.outputs), epoch, Span(start=start, stop=start + size))
+    (batch,), times = fill_run(Filler(work), dict(work.outputs), epoch, Run(start, start + size))
     positions = np.arange(start, start + size)
     wanted = order.rows_at(positions % 1003, n=1003, seed=3, epoch=epoch, shuffle=shuffle).tolist()
     assert batch["label"].tolist() == wanted
@@ -144,10 +145,10 @@ def test_filling_again_gives_the_same_bytes(images: ps.Dataset) -> None:
     """A filler has no memory: the same span gives the same bytes from it, from another one, and in pieces."""
     work = compiled(images, {"image": [T.RandomResizedCrop(12), T.ColorJitter(0.4)]})
     one, outputs = Filler(work), dict(work.outputs)
-    whole = fill_batch(one, outputs, 1, Span(start=10, stop=30))[0]
-    fill_batch(one, outputs, 0, Span(start=0, stop=50))
-    again = fill_batch(one, outputs, 1, Span(start=10, stop=30))[0]
-    pieces = [fill_batch(Filler(work), outputs, 1, Span(start=s, stop=s + 4))[0]["image"] for s in range(10, 30, 4)]
+    whole = fill_run(one, outputs, 1, Run(10, 30))[0][0]
+    fill_run(one, outputs, 0, Run(0, 50))
+    again = fill_run(one, outputs, 1, Run(10, 30))[0][0]
+    pieces = [fill_run(Filler(work), outputs, 1, Run(s, s + 4))[0][0]["image"] for s in range(10, 30, 4)]
     assert whole["image"].tobytes() == again["image"].tobytes() == np.concatenate(pieces).tobytes()
 
 
@@ -165,7 +166,7 @@ def test_a_sink_hears_the_stages(images: ps.Dataset) -> None:
     for function, last in ((None, Stage.DECODE), (lambda s: {"m": s["image"].mean()}, Stage.MAP)):
         heard.clear()
         work = compiled(images, {"image": [T.Resize((8, 8))]}, function)
-        Filler(work).fill(0, 0, 3, Listening(dict(work.outputs), 3))
+        Filler(work).fill(0, np.arange(3), Listening(dict(work.outputs), 3))
         assert heard[0] is Stage.READ
         assert heard[-1] is last
 

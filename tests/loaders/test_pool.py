@@ -17,6 +17,7 @@ import penstock as ps
 from penstock.loaders import pool as pools
 from penstock.loaders.batch import budgets, from_slot
 from penstock.loaders.compile import compile_work
+from penstock.loaders.plan import Run
 from penstock.loaders.pool import Pool, RingPlan
 from penstock.loaders.protocol import Answer, Kind, Task
 from penstock.loaders.ring import Ring
@@ -40,7 +41,7 @@ class Bench:
 
     def task(self, ticket: int, start: int = 0, slot: int = 0, ring: int = 0) -> Task:
         """Return a task of four rows."""
-        return Task(ticket=ticket, epoch=0, start=start, stop=start + 4, slot=slot, row_start=0, ring=ring)
+        return Task(ticket=ticket, epoch=0, run=Run(start, start + 4), slot=slot, row_start=0, ring=ring)
 
     def answers(self, count: int) -> list[Answer]:
         """Wait for some answers."""

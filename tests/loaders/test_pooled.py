@@ -77,10 +77,10 @@ class HandPool:
         ring, plan = self.rings[task.ring]
         if task.ticket <= ring.cancelled:
             return [Answer(kind=Kind.DONE, ticket=task.ticket)]
-        if task.start in self.fail:
-            return [Answer(kind=Kind.ERROR, ticket=task.ticket, detail=self.fail[task.start])]
+        if task.run.start in self.fail:
+            return [Answer(kind=Kind.ERROR, ticket=task.ticket, detail=self.fail[task.run.start])]
         try:
-            times = self.filler.fill(task.epoch, task.start, task.stop, SlotSink(ring, layout(self.outputs, plan.rows, plan.budgets), task, 0))
+            times = self.filler.fill(task.epoch, task.run.positions(), SlotSink(ring, layout(self.outputs, plan.rows, plan.budgets), task, 0))
         except BudgetTooSmall as small:
             return [Answer(kind=Kind.TOO_SMALL, ticket=task.ticket, detail=small.needs)]
         return [Answer(kind=Kind.DONE, ticket=task.ticket, times=times)]
@@ -104,8 +104,8 @@ def made(
     work = compile_work(ds, {}, None, seed=4, shuffle=True, tail="ragged")
     pool = HandPool(work, choose)
     budgets = {name: budget for name, output in work.outputs.items() if output.ragged}
-    shape = Shape(outputs=dict(work.outputs), rows=batch, budgets=budgets, window=window, parts=parts, smallest=2)
-    return pool, PooledEpochs(cast("Pool", pool), shape)
+    shape = Shape(outputs=dict(work.outputs), rows=batch, together=1, budgets=budgets, window=window, parts=parts, smallest=2)
+    return pool, PooledEpochs(cast("Pool", pool), shape, Filler(work), helps=False)
 
 
 def inline(ds: ps.Dataset, epoch: int = 0, batch: int = 8) -> list[Plain]:
@@ -191,9 +191,9 @@ def test_the_window_bounds_what_is_handed_out(texts: ps.Dataset) -> None:
     pool, epochs = made(texts, window=3, parts=1, budget=8192)
     batches = epochs.epoch(Plan(rows=60, batch_size=4), 0, 0)
     next(batches)
-    assert max(task.stop for task in [*pool.tasks, *pool.done]) == 4 * 4
+    assert max(task.run.stop for task in [*pool.tasks, *pool.done]) == 4 * 4
     next(batches)
-    assert max(task.stop for task in [*pool.tasks, *pool.done]) == 5 * 4
+    assert max(task.run.stop for task in [*pool.tasks, *pool.done]) == 5 * 4
     epochs.close()
 
 
@@ -237,8 +237,8 @@ def test_a_filler_works_while_no_worker_is_ready(texts: ps.Dataset) -> None:
     pool.ready = False
     pool.take_back = lambda: pool.tasks.popleft() if pool.tasks else None  # type: ignore[method-assign]
     pool.wait = lambda deadline=None: pytest.fail("nobody is there to wait for")  # type: ignore[method-assign]
-    shape = Shape(outputs=dict(work.outputs), rows=8, budgets=dict.fromkeys("abc", 64), window=4, parts=2, smallest=2)
-    epochs = PooledEpochs(cast("Pool", pool), shape, Filler(work))
+    shape = Shape(outputs=dict(work.outputs), rows=8, together=1, budgets=dict.fromkeys("abc", 64), window=4, parts=2, smallest=2)
+    epochs = PooledEpochs(cast("Pool", pool), shape, Filler(work), helps=True)
     assert_same(run(epochs, texts), inline(texts), "done by the parent")
     assert len(pool.rings) > 1
     epochs.close()
@@ -255,5 +255,10 @@ def test_a_ring_without_workers_is_closed(texts: ps.Dataset) -> None:
     pool.use = refuse  # type: ignore[method-assign]
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(ps.StorageError, match="no more processes"):
-        PooledEpochs(cast("Pool", pool), Shape(outputs=dict(work.outputs), rows=8, budgets=dict.fromkeys("abc", 64), window=4, parts=2, smallest=2))
+        PooledEpochs(
+            cast("Pool", pool),
+            Shape(outputs=dict(work.outputs), rows=8, together=1, budgets=dict.fromkeys("abc", 64), window=4, parts=2, smallest=2),
+            Filler(work),
+            helps=False,
+        )
     assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -8,13 +8,17 @@ from hypothesis import strategies as st
 
 from penstock.errors import WorkerFailed
 from penstock.loaders import protocol
+from penstock.loaders.plan import Run
 from penstock.loaders.protocol import Answer, Event, Kind, Slot, SlotTable, Task
 from penstock.metrics import WorkTimes
 
 NUMBERS = st.integers(0, 2**62)
 
 
-@given(st.builds(Task, ticket=NUMBERS, epoch=NUMBERS, start=NUMBERS, stop=NUMBERS, slot=NUMBERS, row_start=NUMBERS, ring=NUMBERS))
+RUNS = st.builds(Run, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
+
+
+@given(st.builds(Task, ticket=NUMBERS, epoch=NUMBERS, run=RUNS, slot=NUMBERS, row_start=NUMBERS, ring=NUMBERS))
 def test_tasks_survive_the_trip(task: Task) -> None:
     """A packed task is a fixed-size record that unpacks to itself."""
     record = protocol.pack_task(task)

@@ -70,7 +70,7 @@ class PooledEngine(Engine):
         pool = Pool(pickled, workers=settings.num_workers, timeout_s=settings.timeout_s)
         try:
             helps = (work.steps is None or work.steps.mapping is None) and settings.init is None  # a user's code belongs into workers
-            epochs = PooledEpochs(pool, self._shape(plan), Filler(work) if helps else None)
+            epochs = PooledEpochs(pool, self._shape(plan), Filler(work), helps=helps)
         except BaseException:  # Ctrl-C too: processes that were started must end
             pool.close()
             raise
@@ -80,9 +80,11 @@ class PooledEngine(Engine):
     def _shape(self, plan: Plan) -> Shape:
         work, settings = self._work, self._settings
         mean_row_bytes = work.dataset.manifest.bytes / max(plan.rows, 1)
+        rows = min(plan.batch_size, -(-plan.rows // plan.world_size))  # a batch may be asked for that is larger than the dataset
         return Shape(
             outputs=dict(work.outputs),
-            rows=min(plan.batch_size, -(-plan.rows // plan.world_size)),  # a batch may be asked for that is larger than the dataset
+            rows=rows,
+            together=min(work.together(rows), max(plan.steps(), 1)),
             budgets=budgets([name for name, output in work.outputs.items() if output.ragged], mean_row_bytes),
             window=max(settings.prefetch_factor * settings.num_workers, 2),
             parts=settings.num_workers if work.splits else 1,
