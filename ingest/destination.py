@@ -15,6 +15,7 @@ from ..shards import commits
 from ..shards.manifest import Manifest
 from ..shards.storage import guard
 from .job import Job, differences, unfinished
+from .locate import leads_somewhere
 from .settings import Settings
 
 
@@ -123,17 +124,22 @@ def _made_by(root: Path, job: Job) -> bool:
 
 
 def _check_place(root: Path, settings: Settings) -> None:
-    """Refuse a destination that is a file, lies in the source, or is a dataset where splits are wanted (or the other way round)."""
+    """Refuse a destination that is a file, lies in the source, or is a dataset where splits are wanted (or the other way round).
+
+    Raises:
+        BadRequest: it cannot be a destination.
+        StorageError: it cannot be looked at, because of its name or a folder on the way.
+    """
     for path in targets(root, settings).values():
         for link in (path, *path.parents):
-            if link.is_symlink() and not link.exists():
+            if not leads_somewhere(link, "look at the destination") and link.is_symlink():
                 raise BadRequest(
                     f"{link} is a symbolic link to {link.readlink()}, which is not there; make that folder (mount its disk), or remove the link"
                 )
     if root.exists() and not root.is_dir():
         raise BadRequest(f"{root} is a file; the destination is a folder")
     source = Path(settings.source)
-    if source.is_dir() and (root == source or source in root.parents):
+    if os.path.isdir(source) and (root == source or source in root.parents):  # noqa: PTH112 - a pattern may be longer than a name, which only Path.is_dir raises for
         raise BadRequest(f"{root} lies in the source {source}, and would be part of it the next time; choose a folder outside")
     if settings.splits and commits.is_dataset(root):
         raise AlreadyExists(f"{root} is a dataset itself, so it cannot hold the splits {', '.join(settings.splits)}; choose another folder")

@@ -7,6 +7,7 @@ files of several kinds lie together the caller must choose: refused is guessing 
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections import Counter
@@ -17,7 +18,7 @@ from pathlib import Path
 from ..errors import BadData, BadRequest, NotADataset
 from ..shards.hf import data_files
 from ..shards.patterns import expand, is_pattern
-from ..shards.storage import guard, local_path
+from ..shards.storage import guard, local_path, translate
 from .source import Files
 
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -52,13 +53,15 @@ def locate(source: str, kind: str | None = None) -> Located:
     Raises:
         NotADataset: there is nothing there.
         BadRequest: it is empty, ambiguous, or of no known kind.
+        StorageError: it cannot be looked at, because of its name or a folder on the way.
     """
     if kind is not None and kind not in KINDS:
         raise BadRequest(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
     path = local_path(source)
-    if path.is_dir():
+    there = leads_somewhere(path, "look at the source")
+    if there and path.is_dir():
         return _folder(path, kind)
-    if path.exists():
+    if there:
         return _chosen(source, str(path.parent), [os.fsencode(path.name)], kind)
     if is_pattern(source) or glob.has_magic(source):
         found = _matching(str(path))
@@ -72,6 +75,21 @@ def locate(source: str, kind: str | None = None) -> Located:
     if path.is_symlink():
         raise NotADataset(f"{source}: is a link to {path.readlink()}, which does not exist or leads back to itself")
     raise NotADataset(f"{source}: no such file or folder; give a file, a folder, or a pattern such as 'raw/*.csv'")
+
+
+def leads_somewhere(path: Path, doing: str) -> bool:
+    """Whether a path leads to a file or folder.
+
+    Raises:
+        StorageError: nobody can tell, because of its name or a folder on the way.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            raise translate(error, path, doing) from error
+        return False
+    return True
 
 
 def _matching(pattern: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,3 +100,41 @@ def test_destination_that_is_a_link_to_nothing(tmp_path: Path, link: str, out: s
     assert not (tmp_path / "disk").exists()
     (tmp_path / "disk").mkdir()
     assert run(tmp_path / "t.csv", tmp_path / out, **options).rows_in == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"split": {"a": 1}}, {"overwrite": True}, {"resume": True}], ids=str)
+def test_name_that_the_file_system_does_not_take(tmp_path: Path, options: dict[str, Any]) -> None:
+    """A destination whose name is too long, or a source, is refused with what to do, and not by the bare error of the system."""
+    image_folder(tmp_path / "raw", classes=1, each=1)
+    for src, dst in (("raw", "a" * 300), ("raw", f"{'a' * 300}/out"), ("a" * 300, "out"), (f"{'a' * 300}/raw", "out")):
+        doing = "destination" if src == "raw" else "source"
+        with pytest.raises(StorageError, match=f"cannot look at the {doing}: the name is too long for the file system: use a shorter path"):
+            run(tmp_path / src, tmp_path / dst, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+@pytest.mark.parametrize("name", ["source", "destination"])
+def test_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Permissions that hide whether anything is there are told as permissions, with the path."""
+    image_folder(tmp_path / "raw", classes=1, each=1)
+    hidden = tmp_path / ("raw" if name == "source" else "out")
+    real = Path.stat
+
+    def refused(path: Path, **options: Any) -> Any:
+        if path == hidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(StorageError, match=f"cannot look at the {name}: permission denied: change the permissions") as caught:
+        run(tmp_path / "raw", tmp_path / "out")
+    assert caught.value.url == str(hidden)
+
+
+def test_file_on_the_way_is_told_when_the_folder_is_made(tmp_path: Path) -> None:
+    """A destination below a file is refused with that, and the file stays."""
+    image_folder(tmp_path / "raw", classes=1, each=1)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="a part of the path is a file, not a folder"):
+        run(tmp_path / "raw", tmp_path / "file" / "out")
+    assert (tmp_path / "file").read_text() == "x"
