@@ -1,8 +1,12 @@
 """The `penstock` command: a group that imports a command's module only when that command is asked for.
 
 It turns a `PenstockError` into one message on stderr and exit code 1, wrong usage into exit code 2, and Ctrl-C into exit code 130 without a
-traceback. It must never import pyarrow, torch or a command by itself: `penstock --version` costs what typer costs. Refused: registering the
-commands with decorators, which would import all of them for each.
+traceback. Output that cannot be written is one message and exit code 1 too, whatever wrote it (`--help` and `--version` as well), and is said while
+the process lives: nothing good stays in a buffer whose failure nobody hears. A reader that has seen enough is exit code 1 without a message, and
+closed output is none. Any other `OSError` is told as what it is, with its file.
+
+It must never import pyarrow, torch or a command by itself: `penstock --version` costs what typer costs. Refused: registering the commands with
+decorators, which would import all of them for each.
 
 A command `name` lives in `cli/<module>.py` as a typer-annotated function called `name` whose docstring is its help.
 """
@@ -10,8 +14,6 @@ A command `name` lives in `cli/<module>.py` as a typer-annotated function called
 from __future__ import annotations
 
 import importlib
-import io
-import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -21,7 +23,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from ..errors import PenstockError
+from ..errors import PenstockError, StorageError
+from .output import OutputLost, drop_output, hear_output
 
 COMMANDS: dict[str, str] = {
     "convert": "convert",
@@ -43,6 +46,13 @@ def command_function(name: str) -> Callable[..., Any]:
     return function
 
 
+def _told(error: OSError) -> str:
+    """Return what happened and what to do, in the words of `shards.storage`, which is imported for it only now: it brings numpy."""
+    translate: Callable[..., StorageError] = importlib.import_module("..shards.storage", __package__).translate
+    told = translate(error, error.filename or "", "run the command")
+    return str(told) if error.filename else told.message
+
+
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are asked for."""
 
@@ -60,17 +70,10 @@ class LazyGroup(TyperGroup):
             self.commands[cmd_name] = get_command(single)
         return self.commands[cmd_name]
 
-    def _run(self, ctx: Any) -> Any:
-        found = super().invoke(ctx)
-        sys.stdout.flush()  # what cannot be written is to be heard of now, and not when the interpreter ends
-        return found
-
     def invoke(self, ctx: Any) -> Any:
         """Run the command; errors made on purpose become one message, unless `--debug` asks for the traceback."""
         try:
-            return self._run(ctx)
-        except BrokenPipeError:  # whoever read has seen enough, which typer knows to be no error
-            raise
+            return super().invoke(ctx)
         except PenstockError as error:
             if ctx.params.get("debug"):
                 raise
@@ -84,8 +87,7 @@ class LazyGroup(TyperGroup):
         except OSError as error:
             if ctx.params.get("debug"):
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail again
-            typer.echo(f"penstock: cannot write the output: {error.strerror}; send it somewhere else", err=True)
+            typer.echo(f"penstock: {_told(error)}", err=True)
             raise typer.Exit(EXIT_FAILED) from None
 
 
@@ -109,6 +111,16 @@ def penstock(
 
 def main() -> None:
     """Run the command line; leaves the process with 0, 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be text; `\udcff` is also what JSON writes for it
-    app(prog_name="penstock")
+    hear_output()
+    try:
+        try:
+            app(prog_name="penstock")
+        finally:
+            sys.stdout.flush()  # what cannot be written is to be heard of now, and not when the interpreter ends
+    except OutputLost as lost:
+        drop_output()
+        if "--debug" in sys.argv:
+            raise
+        if not isinstance(lost.error, BrokenPipeError):  # else whoever read has seen enough
+            typer.echo(f"penstock: cannot write the output: {lost.error.strerror}; send it somewhere else", err=True)
+        sys.exit(EXIT_FAILED)
