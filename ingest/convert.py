@@ -179,19 +179,28 @@ def _run(job: Job, made: Plan | None, located: Located, decision: Decision, boun
             plan = made
             _begin(job, plan)
         markers = _stage(job, 1, list(plan.part_bytes), workers, lock, show)
-        quarantine = write_quarantine(job, plan, len(markers))
+        quarantine = write_quarantine(job, plan, [len(markers)])
         judge(job, plan, markers, bound)
         staged: list[Staged] = [shard for marker in markers for shard in marker.staged]
         if plan.settings.shuffle is not None:
-            tasks = plan_tasks(plan, markers)
-            write_tasks(job.path, tasks)
-            second = _stage(job, 2, [task.bytes for task in tasks.tasks], workers, lock, show)
+            second = _shuffled(job, plan, markers, workers, lock, show)
             staged = [shard for marker in second for shard in marker.staged]
+            if any(marker.samples for marker in second):  # rows of a tar that only the shuffle brought together
+                quarantine = write_quarantine(job, plan, [len(markers), len(second)])
+                markers += [replace(marker, rows_in=0) for marker in second]  # the first stage counted them
+                judge(job, plan, markers, bound)
         report = make_report(job, plan, markers, staged, publish(job, plan, staged))
         assert (quarantine is None) == (report.quarantine is None)
         keep_report(job, report)
         job.remove()
         return report
+
+
+def _shuffled(job: Job, plan: Plan, markers: list[Marker], workers: int, lock: int, show: Silent) -> list[Marker]:
+    """Do what is left of the second stage."""
+    tasks = plan_tasks(plan, markers)
+    write_tasks(job.path, tasks)
+    return _stage(job, 2, [task.bytes for task in tasks.tasks], workers, lock, show)
 
 
 def _begin(job: Job, plan: Plan) -> None:

@@ -44,6 +44,14 @@ class Clean:
         """Return the key of each row."""
         return [self.chunk.key(index) for index in self.kept.tolist()]
 
+    def key(self, row: int) -> str:
+        """Return the key of one row."""
+        return self.chunk.key(int(self.kept[row]))
+
+    def bad(self, row: int, reason: str) -> Bad:
+        """Return the report of a row that cannot be kept after all."""
+        return self.chunk.bad(int(self.kept[row]), reason)
+
 
 def normalize(chunk: Chunk, schema: Schema, rule: ImageRule) -> Iterator[Clean | Bad]:
     """Yield a chunk's rows, in order, and what had to be set aside."""

@@ -12,12 +12,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ..errors import BadData
 from ..fields import Schema
 from ..shards.arrow_columns import columns_of, row_bytes
 from ..shards.columns import FixedColumn, RaggedColumn
@@ -47,6 +48,14 @@ class Staged:
     bytes: int
     xxh3: str
     block_rows: int
+
+
+class Refused(NamedTuple):
+    """A row that a shard's writer does not take: its number, the column at fault, and why."""
+
+    row: int
+    field: str | None
+    reason: str
 
 
 def file_bytes(batch: pa.RecordBatch, schema: Schema, format: str) -> Ints:  # noqa: A002 - the design's name
@@ -82,9 +91,10 @@ class Output:
         self._open: dict[int, tuple[ShardWriter, Path, int]] = {}
         self._count: dict[int, int] = {}
 
-    def write(self, batch: pa.RecordBatch, split: int) -> None:
-        """Take canonical rows of one split."""
+    def write(self, batch: pa.RecordBatch, split: int) -> list[Refused]:
+        """Take canonical rows of one split; return those that a tar's writer does not take, of which nothing is written."""
         ends = np.cumsum(file_bytes(batch, self._schema, self._format))
+        refused: list[Refused] = []
         done = 0
         while done < batch.num_rows:
             writer, path, used = self._open.get(split) or self._begin(split)
@@ -94,9 +104,13 @@ class Output:
                 self._end(split)
                 continue
             stop = max(stop, done + 1)
-            writer.write_batch(batch.slice(done, stop - done))
-            self._open[split] = (writer, path, used + int(ends[stop - 1]) - before)
-            done = stop
+            fault = _write(writer, batch.slice(done, stop - done), self._format)
+            if fault is not None:
+                stop = done + fault.row
+                refused.append(Refused(stop, fault.field, fault.reason))
+            self._open[split] = (writer, path, used + (int(ends[stop - 1]) if stop else 0) - before)
+            done = stop + (fault is not None)
+        return refused
 
     def begun(self, split: int) -> int:
         """Return how many shards of a split have been begun."""
@@ -113,6 +127,10 @@ class Output:
 
     def _end(self, split: int) -> None:
         writer, path, _ = self._open[split]
+        if not writer.rows:  # each of its rows was refused
+            writer.abort()
+            del self._open[split]
+            return
         stats = writer.close()  # a full disk shows here, or below: until it is named, `abort` must know the writer
         name = f"{path.name.split('.', 1)[0]}.{self._format}"
         move_shard(path, path.with_name(name))
@@ -132,11 +150,21 @@ class Output:
         self._open = {}
 
 
-def by_split(batch: pa.RecordBatch, splits: npt.NDArray[np.int64], count: int) -> Sequence[tuple[int, pa.RecordBatch]]:
-    """Return the rows of each split that has any, in their order; rows with split -1 are left out."""
-    found = []
-    for split in range(count):
-        rows = np.flatnonzero(splits == split)
-        if len(rows):
-            found.append((split, batch if len(rows) == batch.num_rows else batch.take(pa.array(rows))))
-    return found
+def _write(writer: ShardWriter, batch: pa.RecordBatch, format: str) -> Refused | None:  # noqa: A002 - the design's name
+    """Write rows; return the first that a tar's writer refuses, counted in the batch, behind which nothing is written.
+
+    A tar is written row by row, so what came before the refused one is in it. Other formats refuse nothing that is canonical.
+    """
+    before = writer.rows
+    try:
+        writer.write_batch(batch)
+    except BadData as error:
+        if format != "tar":
+            raise
+        return Refused(writer.rows - before, error.field, error.reason)
+    return None
+
+
+def by_split(splits: npt.NDArray[np.int64], count: int) -> Sequence[tuple[int, Ints]]:
+    """Return the numbers of the rows of each split that has any, in their order; rows with split -1 are left out."""
+    return [(split, rows) for split in range(count) if len(rows := np.flatnonzero(splits == split))]

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..fields import Schema
 from ..shards.arrow_columns import columns_of
 from ..shards.columns import FixedColumn, ParsedColumn
 from .assign import Ints, key_bytes, split_of
 from .job import Job, Marker, Plan
 from .normalize import Clean, normalize
-from .output import Output, by_split
+from .output import Output
 from .plan import open_source
 from .report import Bad
-from .samplenames import SampleNames
+from .samplenames import ORIGIN, Sieve, staged_schema, with_origins
 
 Progress = Callable[[int, int], None]
 """Called with rows and source bytes done since the last call."""
@@ -54,10 +55,9 @@ class Stage(ABC):
     def do(self, part: int, progress: Progress) -> None:
         """Do a part and mark it."""
 
-    def output(self, part: int, format: str) -> Output:  # noqa: A002 - the design's name
+    def output(self, part: int, schema: Schema, format: str) -> Output:  # noqa: A002 - the design's name
         """Return where a part's rows go."""
-        schema, settings = self.plan.described.schema, self.plan.settings
-        return Output(self.job.path, self.job.prefix(self.number, part), schema, format=format, shard_bytes=settings.shard_bytes)
+        return Output(self.job.path, self.job.prefix(self.number, part), schema, format=format, shard_bytes=self.plan.settings.shard_bytes)
 
 
 def open_stage(number: int, job: Job) -> Stage:
@@ -84,7 +84,9 @@ class FirstStage(Stage):
         """Read a part of the source into shards, or into rows to be shuffled."""
         settings, described = self.plan.settings, self.plan.described
         format = settings.format if settings.shuffle is None else "arrow"  # noqa: A001 - the design's name
-        output, names = self.output(part, format), SampleNames(described.schema, format)
+        staged_as = staged_schema(described.schema, settings)
+        output = self.output(part, staged_as, format)
+        sieve = Sieve(output, staged_as, format, len(settings.targets))
         bad: list[Bad] = []
         rows = left_out = 0
         try:
@@ -96,12 +98,12 @@ class FirstStage(Stage):
                     if isinstance(clean, Bad):
                         bad.append(clean)
                         continue
-                    distinct, splits, repeated = names.distinct(output, clean, self._splits(clean))
-                    bad += repeated
-                    rows += distinct.batch.num_rows
+                    splits = self._splits(clean)
+                    batch = with_origins(clean) if ORIGIN in staged_as else clean.batch
+                    refused = sieve.write(batch, splits, clean.key)
+                    bad += [clean.bad(row, reason) for row, reason in refused.items()]
+                    rows += batch.num_rows - len(refused)
                     left_out += int((splits < 0).sum())
-                    for split, batch in by_split(distinct.batch, splits, len(settings.targets)):
-                        output.write(batch, split)
                 progress(len(chunk.rows), chunk.size_bytes)
             staged = output.close()
         except BaseException:  # also Ctrl-C: a shard that is not finished must not stay

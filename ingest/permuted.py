@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from .. import order
-from ..errors import BadData
-from ..shards.tarnames import KEY
 from .assign import Ints
 from .job import Job, Marker, Plan
-from .part import Progress, Stage
+from .part import FIRST_REASONS, Progress, Stage
+from .report import Bad
+from .samplenames import Origins, Sieve
 from .shuffle import Tasks, read_tasks
 from .source import CHUNK_BYTES, CHUNK_ROWS
 
@@ -89,25 +89,25 @@ class SecondStage(Stage):
 
     def do(self, part: int, progress: Progress) -> None:
         """Write one run of positions of the shuffled order."""
-        output = self.output(part, self.plan.settings.format)
+        settings, schema = self.plan.settings, self.plan.described.schema
+        output = self.output(part, schema, settings.format)
+        sieve = Sieve(output, schema, settings.format, len(settings.targets))
         split = self._permuted.split(part)
+        bad: list[Bad] = []
         rows = 0
         try:
             for batch in self._permuted.batches(part):
-                output.write(batch, split)
+                origins = Origins(batch)
+                refused = sieve.write(batch.select(list(schema)), np.full(batch.num_rows, split), origins.key)
+                bad += [origins.bad(row, reason) for row, reason in refused.items()]
                 rows += batch.num_rows
                 progress(batch.num_rows, batch.nbytes)
             staged = output.close()
-        except BadData as error:
-            output.abort()
-            if error.field != KEY:
-                raise
-            reason = f"{error.reason}; or leave {KEY} out with columns="  # which rows they were is not known any more
-            raise BadData(reason, path=self.plan.settings.source, field=KEY) from error
         except BaseException:  # also Ctrl-C: a shard that is not finished must not stay
             output.abort()
             raise
-        self.job.mark(2, part, Marker(rows_in=rows, left_out=0, structure=0, samples=0, reasons=(), staged=tuple(staged)), [])
+        reasons = tuple(str(one) for one in bad[:FIRST_REASONS])
+        self.job.mark(2, part, Marker(rows_in=rows, left_out=0, structure=0, samples=len(bad), reasons=reasons, staged=tuple(staged)), bad)
 
 
 STAGE = SecondStage

@@ -42,10 +42,10 @@ def quarantine_path(root: Path, job: Job) -> Path:
     return root / QUARANTINE / f"{job.name}.jsonl"
 
 
-def write_quarantine(job: Job, plan: Plan, parts: int) -> Path | None:
-    """Write what was set aside, in the order of the source; return the file, or None when there is nothing."""
+def write_quarantine(job: Job, plan: Plan, parts: Sequence[int]) -> Path | None:
+    """Write what was set aside by so many parts of each stage, in the order of their rows; return the file, or None when there is nothing."""
     known = "".join(json.dumps(bad.to_json(), ensure_ascii=True) + "\n" for bad in plan.bad).encode()
-    lines = known + b"".join(job.bad_lines(1, part) for part in range(parts))
+    lines = known + b"".join(job.bad_lines(stage, part) for stage, count in enumerate(parts, 1) for part in range(count))
     path = quarantine_path(job.root, job)
     if lines:
         job.put(path, lines)

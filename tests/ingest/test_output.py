@@ -122,12 +122,11 @@ def test_leftover_of_a_dead_process_with_our_number_is_no_obstacle(tmp_path: Pat
 
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=50))
 def test_rows_of_each_split_stay_in_order(splits: list[int]) -> None:
-    """Every row of a split is in its batch once, in order; those of none are in none."""
-    (made,) = canonical(pa.record_batch([pa.array(range(len(splits)))], ["n"]), {"n": Scalar("int64")})
-    found = dict(by_split(made, np.array(splits), 4))
+    """Every row of a split is named once, in order; those of none are not."""
+    found = dict(by_split(np.array(splits), 4))
     assert set(found) == {split for split in splits if split >= 0}
-    for split, part in found.items():
-        assert part["n"].to_pylist() == [number for number, of in enumerate(splits) if of == split]
+    for split, rows in found.items():
+        assert rows.tolist() == [number for number, of in enumerate(splits) if of == split]
 
 
 def test_text_and_bytes_count_alike(tmp_path: Path) -> None:
@@ -137,3 +136,30 @@ def test_text_and_bytes_count_alike(tmp_path: Path) -> None:
         sizes = file_bytes(made, {"t": Text()}, kind)
         assert sizes.tolist() == sorted(sizes.tolist())
         assert sizes[2] > 3000
+
+
+@pytest.mark.parametrize("limit", [1, 6_000, 10**6])
+def test_rows_that_a_tar_refuses_are_told_and_the_others_written(tmp_path: Path, limit: int) -> None:
+    """Wherever shards end, each refused row is named by its place and its reason, the rows around it are written, and no shard is empty."""
+    schema = {"__key__": Text(), "n": Scalar("int64")}
+    keys = ["a.b", "k1", "k2", "c.d", "e.f", "k3", "g.h"]
+    (made,) = canonical(pa.record_batch([pa.array(keys), pa.array(range(len(keys)))], list(schema)), schema)
+    output = Output(tmp_path, "p", schema, format="tar", shard_bytes=limit)
+    for given_, rows in ((made, [0, 3, 4, 6]), (made.slice(3, 2), [0, 1])):
+        refused = output.write(given_, 0)
+        assert [(row, field) for row, field, _ in refused] == [(row, "__key__") for row in rows]
+        assert all("cannot name files" in reason for *_, reason in refused)
+    staged = output.close()
+    assert sum(shard.rows for shard in staged) == 3
+    assert min(shard.rows for shard in staged) > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name for shard in staged for name in (shard.name, f"{shard.name}.idx"))
+
+
+def test_part_whose_rows_are_all_refused_leaves_no_shard(tmp_path: Path) -> None:
+    """A tar that nothing was written to is no shard, and its file is gone."""
+    schema = {"__key__": Text(), "n": Scalar("int64")}
+    (made,) = canonical(pa.record_batch([pa.array(["a.b"]), pa.array([1])], list(schema)), schema)
+    output = Output(tmp_path, "p", schema, format="tar", shard_bytes=10**6)
+    assert len(output.write(made, 0)) == 1
+    assert output.close() == []
+    assert not list(tmp_path.iterdir())
