@@ -30,7 +30,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,6 +188,39 @@ class Kernel:
         if status not in {0, -2}:
             raise RuntimeError(f"{self!r} ended with status {status}: kernels do not raise; please report this")
         return None if variant.result.dtype == "void" else _SCALARS[variant.result.dtype].from_buffer(result).value
+
+    def bind(self, *first: Any) -> Callable[..., Any]:
+        """Return the kernel with its first arguments fixed, for calls that must cost little: all others are numbers, and are not checked.
+
+        Args:
+            first: numbers, and arrays as `Held`; the kernel has one signature.
+
+        Raises:
+            TypeError: an array has another dtype or other dimensions, or an argument that is left is no number.
+        """
+        ((key, variant),) = self._variants.items()
+        rest = variant.parameters[len(first) :]
+        given = tuple([value.dtype.str[1:] for value in first if isinstance(value, Held)])
+        if given != key or any(parameter.dimensions or parameter.length for parameter in rest):
+            raise TypeError(f"{self!r} takes {list(self._signatures.values())}, and not arrays of {list(given)} as its first arguments")
+        fixed: list[Any] = []
+        for parameter, value in zip(variant.parameters, first, strict=False):
+            if isinstance(value, Held) and value.ndim == parameter.dimensions:
+                fixed += value.machine
+            else:
+                parameter.flatten(value, fixed)
+
+        def call(*numbers: int) -> Any:
+            if variant.call is None:
+                self._load(key)
+            result = ctypes.c_uint64()
+            status = variant.call(ctypes.byref(result), None, *fixed, *numbers)
+            if status not in {0, -2}:
+                raise RuntimeError(f"{self!r} ended with status {status}: kernels do not raise; please report this")
+            return None if variant.result.dtype == "void" else _SCALARS[variant.result.dtype].from_buffer(result).value
+
+        call.__dict__["alive"] = first  # the arrays
+        return call
 
     def cold(self) -> bool:
         """Return whether a signature is still to be compiled on this machine."""

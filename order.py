@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from .errors import BadRequest
-from .jit import Kernel
+from .jit import Held, Kernel
 
 FORMAT = 1
 """The version of the law. Saved in the loader's state; golden orders in the tests hold it fixed."""
@@ -91,7 +92,38 @@ def permute_reference(position: int, n: int, key: int) -> int:
             return value
 
 
-_permute = Kernel("order_kernel", "permute", "void(u8[:] u8 u8 u8 u8[:] u8[:] u8[:])")
+_permute = Kernel("order_kernel", "permute", "void(u8[:] u8[:] u8[:] u8 u8 u8 u8 i8)", sources=("kernel_memory",))
+
+
+@final
+class Permutation:
+    """The permutation of [0, n) that a key names, ready to be asked often; by one thread at a time, since its scratch memory is its own."""
+
+    def __init__(self, n: int, key: int) -> None:
+        """Work out the sides and the round keys.
+
+        Raises:
+            BadRequest: n is not in [1, 2**62].
+        """
+        if not 1 <= n <= MAX_ROWS:
+            raise BadRequest(f"an order needs between 1 and 2**62 rows, not {n}")
+        self._n = n
+        keys, (left, right) = np.array(round_keys(n, key), np.uint64), np.empty((2, _BLOCK), np.uint64)
+        self._call = _permute.bind(Held(keys), Held(left), Held(right), n, *sides(n))
+
+    def rows(self, positions: Rows) -> Rows:
+        """Return the rows at `positions` (int64, each in [0, n)).
+
+        Raises:
+            BadRequest: a position is outside [0, n).
+        """
+        out = np.array(positions, np.int64, order="C")
+        if out.size:
+            if not 0 <= int(out.min()) <= int(out.max()) < self._n:
+                wrong = int(out.max()) if int(out.max()) >= self._n else int(out.min())
+                raise BadRequest(f"position {wrong} is outside [0, {self._n})")
+            self._call(out.ctypes.data, out.size)
+        return out
 
 
 def permute(positions: Rows, n: int, key: int) -> Rows:
@@ -100,16 +132,7 @@ def permute(positions: Rows, n: int, key: int) -> Rows:
     Raises:
         BadRequest: n is not in [1, 2**62], or a position is outside [0, n).
     """
-    if not 1 <= n <= MAX_ROWS:
-        raise BadRequest(f"an order needs between 1 and 2**62 rows, not {n}")
-    out = np.array(positions, np.uint64)
-    if out.size and int(out.max()) >= n:
-        raise BadRequest(f"position {int(np.asarray(positions)[out.argmax()])} is outside [0, {n})")
-    a, b = sides(n)
-    scratch = np.empty((2, min(out.size, _BLOCK)), np.uint64)
-    if out.size:
-        _permute(out.reshape(-1), n, a, b, np.array(round_keys(n, key), np.uint64), scratch[0], scratch[1])
-    return out.view(np.int64)
+    return Permutation(n, key).rows(positions)
 
 
 @lru_cache(maxsize=64)
@@ -127,3 +150,24 @@ def augment_key(seed: int, epoch: int) -> int:
 def rows_at(positions: Rows, *, n: int, seed: int, epoch: int, shuffle: bool) -> Rows:
     """Return the rows that stand at `positions` of `epoch`: permuted when shuffled, the positions themselves otherwise."""
     return permute(positions, n, order_key(seed, epoch)) if shuffle else np.array(positions, np.int64)
+
+
+@final
+class Order:
+    """The rows of epoch after epoch, as `rows_at` says them, for who asks for every batch; by one thread at a time."""
+
+    def __init__(self, *, n: int, seed: int, shuffle: bool) -> None:
+        """Note what decides the order."""
+        self._n = n
+        self._seed = seed
+        self._shuffle = shuffle
+        self._epoch = -1
+        self._permutation: Permutation | None = None
+
+    def rows(self, epoch: int, positions: Rows) -> Rows:
+        """Return the rows that stand at `positions` of `epoch`."""
+        if not self._shuffle:
+            return np.array(positions, np.int64)
+        if self._permutation is None or epoch != self._epoch:
+            self._permutation, self._epoch = Permutation(self._n, order_key(self._seed, epoch)), epoch
+        return self._permutation.rows(positions)

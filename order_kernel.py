@@ -7,6 +7,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from .kernel_memory import longs
+
 MASK = 2**32 - 1
 MIX_1 = 0x7FEB352D
 MIX_2 = 0x846CA68B
@@ -26,16 +28,18 @@ def _turn(target: Any, source: Any, side: Any, key: Any) -> Any:
 
 
 @numba.njit
-def permute(out: Any, n: Any, a: Any, b: Any, keys: Any, left: Any, right: Any) -> None:
-    """Replace each position in `out` by its row; `left` and `right` are scratch of equal size.
+def permute(keys: Any, left: Any, right: Any, n: Any, a: Any, b: Any, address: Any, count: Any) -> None:
+    """Replace each of `count` positions at an address by its row; `left` and `right` are scratch of equal size.
 
     Blocks go through one round at a time, so that the loops hold no branch and become vector code; the few values beyond n walk alone.
     """
-    for start in range(0, out.size, left.size):
-        size = min(left.size, out.size - start)
+    out = longs(address)
+    for start in range(0, count, left.size):
+        size = min(left.size, count - start)
         for i in range(size):
-            left[i] = out[start + i] // b
-            right[i] = out[start + i] - left[i] * b
+            value = np.uint64(out[start + i])
+            left[i] = value // b
+            right[i] = value - left[i] * b
         for number in range(0, keys.size, 2):
             for i in range(size):
                 left[i] = _turn(left[i], right[i], a, keys[number])
@@ -50,4 +54,4 @@ def permute(out: Any, n: Any, a: Any, b: Any, keys: Any, left: Any, right: Any) 
                     one = _turn(one, two, a, keys[number])
                     two = _turn(two, one, b, keys[number + 1])
                 value = one * b + two
-            out[start + i] = value
+            out[start + i] = np.int64(value)

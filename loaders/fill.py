@@ -29,6 +29,7 @@ class Filler:
         self._work = work
         self._dataset = work.dataset
         self._lookup = Lookup(work.dataset)
+        self._order = order.Order(n=len(work.dataset), seed=work.seed, shuffle=work.shuffle)
         manifest, fields = work.dataset.manifest, work.dataset.fields
         direct = [name for name in fields if work.steps is None or work.steps.leaves(name)]
         self._fixed = [name for name in direct if not fields[name].ragged]
@@ -46,7 +47,7 @@ class Filler:
         began = perf_counter_ns()
         sink.stage(Stage.READ)
         work, count = self._work, len(self._dataset)
-        rows = order.rows_at(positions % count if work.pads else positions, n=count, seed=work.seed, epoch=epoch, shuffle=work.shuffle)
+        rows = self._order.rows(epoch, positions % count if work.pads else positions)
         if work.pads:
             sink.fixed(VALID)[:] = positions < count
         places = self._lookup.places(rows) if len(self._gathers) < len(work.dataset.fields) else []

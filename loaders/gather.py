@@ -28,7 +28,7 @@ MAX_BLOCKS = 2**24
 _AHEAD = 64
 """Rows whose memory is asked for before the first of them is copied, so that the processor waits for many at once."""
 
-_gather = Kernel("loaders.gather_kernel", "gather", "i8(i8[:] i8 i8[:] i8[:] i8[:] u8[:] u8[:] u8 u8)")
+_gather = Kernel("loaders.gather_kernel", "gather", "i8(i8[:] i8[:] i8[:] u8[:] u8[:] u8 u8 i8 i8 u8)", sources=("kernel_memory",))
 
 
 class Gather:
@@ -45,7 +45,8 @@ class Gather:
         self._row_bytes = prod(field.shape) * np.dtype(field.dtype).itemsize
         self._name = name
         self._lookup = lookup
-        self._held = [Held(array) for array in (self._starts, self._block_rows, self._block_base, self._addresses, np.empty(_AHEAD, np.uint64))]
+        tables = (self._starts, self._block_rows, self._block_base, self._addresses, np.empty(_AHEAD, np.uint64))
+        self._call = _gather.bind(*map(Held, tables), self._row_bytes)
         self._views: list[npt.NDArray[Any]] = []
 
     @staticmethod
@@ -56,12 +57,9 @@ class Gather:
         return sum(-(-shard.rows // shard.block_rows) for shard in manifest.shards) <= MAX_BLOCKS
 
     def into(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
-        """Copy `rows` of the dataset into `out`, `[rows, *shape]`, C-contiguous."""
-        done = 0
-        while True:
-            done = _gather(rows, done, *self._held, self._row_bytes, out.ctypes.data)
-            if done >= rows.size:
-                return
+        """Copy `rows` of the dataset into `out`, `[rows, *shape]`; both are C-contiguous."""
+        done, count, at, to = 0, rows.size, rows.ctypes.data, out.ctypes.data
+        while (done := self._call(at, count, done, to)) < count:
             if not self._open(int(rows[done])):
                 place = self._lookup.places(rows[done : done + 1])[0]
                 out[done] = place.value(self._name)

@@ -10,6 +10,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from ..kernel_memory import longs
+
 
 @intrinsic
 def _copy(_context: Any, _target: Any, _source: Any, _size: Any) -> Any:
@@ -39,16 +41,22 @@ def _prefetch(_context: Any, _address: Any) -> Any:
 
 
 @numba.njit
-def gather(rows: Any, begin: Any, starts: Any, block_rows: Any, block_base: Any, addresses: Any, sources: Any, row_bytes: Any, out: Any) -> Any:
-    """Copy rows[begin:] to address `out` + i * row_bytes; return how many are done: fewer than all when a block is not open.
+def gather(
+    starts: Any, block_rows: Any, block_base: Any, addresses: Any, sources: Any, row_bytes: Any, at: Any, count: Any, begin: Any, out: Any
+) -> Any:
+    """Copy rows from number `begin` of the `count` at address `at` on to address `out` + i * row_bytes.
+
+    Returns how many are done: fewer than all when a block is not open.
 
     Runs of as many rows as `sources` holds are located and their memory asked for before the first of them is copied.
     """
+    rows = longs(at)
     shard = 0
     lines = min((row_bytes + np.uint64(63)) // np.uint64(64), np.uint64(8))
-    for first in range(begin, rows.size, sources.size):
-        count = min(sources.size, rows.size - first)
-        for i in range(count):
+    for first in range(begin, count, sources.size):
+        size = min(sources.size, count - first)
+        wanted = size
+        for i in range(size):
             row = rows[first + i]
             if row < starts[shard] or row >= starts[shard + 1]:
                 shard = np.searchsorted(starts, row, side="right") - 1
@@ -56,13 +64,13 @@ def gather(rows: Any, begin: Any, starts: Any, block_rows: Any, block_base: Any,
             block = local // block_rows[shard]
             address = addresses[block_base[shard] + block]
             if address == 0:
-                count = i
+                size = i
                 break
             sources[i] = address + np.uint64(local - block * block_rows[shard]) * row_bytes
             for line in range(lines):
                 _prefetch(sources[i] + np.uint64(line) * np.uint64(64))  # type: ignore[call-arg]  # numba passes the context
-        for i in range(count):
+        for i in range(size):
             _copy(out + np.uint64(first + i) * row_bytes, sources[i], row_bytes)  # type: ignore[call-arg]  # numba passes the context
-        if count < min(sources.size, rows.size - first):
-            return first + count
-    return rows.size
+        if size < wanted:
+            return first + size
+    return count

@@ -23,12 +23,13 @@ from ..metrics import LoaderStats
 from ..shards.dataset import Dataset
 from . import state as states
 from .batch import Batch, Ragged
-from .engine import Delivered, Settings
+from .engine import Settings
 from .engines import make_engine
 from .plan import Plan, Tail, default_tail
 from .ring import MAX_WORKERS
 from .sampler import EpochSampler
 from .state import Fingerprint, Progress
+from .tally import Tally
 from .topology import Topology, detect
 from .work import Work, plain_work
 
@@ -123,7 +124,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self.plan = Plan(rows=len(dataset), batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail)
         self._work = self._compiled(dataset)
         self._progress = Progress()
-        self._stats = LoaderStats()
+        self._tally = Tally()
         as_torch = cast("torch.utils.data.Dataset[Any]", dataset)  # map-style by its methods, which is what torch asks for
         super().__init__(
             as_torch,
@@ -221,7 +222,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def stats(self) -> LoaderStats:
         """Return what the present epoch, or the last one, delivered, and where its time went."""
-        return self._stats
+        return self._tally.stats()
 
     def close(self) -> None:
         """End persistent workers now rather than when the loader is collected."""
@@ -251,15 +252,15 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         epoch, start = self._enter()
         self._run += 1
         mine = self._run
-        self._stats = LoaderStats()
+        tally = self._tally = Tally()
         source = self._engine.epoch(self.plan, epoch, start)
         began = asked = time.perf_counter()
         try:
             for step, made in enumerate(source):
                 now = time.perf_counter()
                 if self._run == mine:
-                    self._progress = Progress(epoch=epoch, samples=self.plan.consumed(step, start), under_way=True)
-                    self._count(made, wait_s=now - asked, elapsed_s=now - began)
+                    self._progress = Progress(epoch, self.plan.consumed(step, start), True)
+                    tally.count(made, wait_s=now - asked, elapsed_s=now - began)
                 batch = self._wrapped(made.batch)
                 del made
                 yield batch
@@ -271,20 +272,6 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
                 self._delivering = False
         if self._run == mine:
             self._progress = Progress(epoch=epoch + 1)
-
-    def _count(self, made: Delivered, *, wait_s: float, elapsed_s: float) -> None:
-        before, times = self._stats, made.times
-        self._stats = LoaderStats(
-            samples=before.samples + made.rows,
-            batches=before.batches + 1,
-            elapsed_s=elapsed_s,
-            wait_s=before.wait_s + wait_s,
-            read_s=before.read_s + times.read_ns / 1e9,
-            decode_s=before.decode_s + times.decode_ns / 1e9,
-            transform_s=before.transform_s + times.transform_ns / 1e9,
-            copied_batches=before.copied_batches + made.copied,
-            replaced_workers=made.replaced_workers,
-        )
 
     def _wrapped(self, batch: Batch) -> Batch:
         if self.output == "numpy":

@@ -17,6 +17,7 @@ ROOMS = ("cli", "ingest", "loaders", "shards", "transforms")
 LAYER = {
     "errors": 0,
     "jit": 0.5,
+    "kernel_memory": 0.4,
     "order_kernel": 0.5,
     "order": 1,
     "metrics": 1,

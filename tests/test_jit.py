@@ -97,28 +97,39 @@ print(*(name for name in ("numba", "llvmlite", "scipy") if name in sys.modules))
 
 def test_arguments_are_checked() -> None:
     """A wrong dtype, number of arguments, dimension or stride is a TypeError, never a crash."""
-    words = np.zeros(4, np.uint64)
+    words, place = np.zeros(4, np.uint64), np.zeros(4, np.int64).ctypes.data
+    rest = (words, words, 4, 2, 2, place, 4)
     for wrong in (
-        (words.astype(np.int64), 4, 2, 2, words, words, words),
-        (words, 4, 2, 2, words, words),
-        (words.astype(">u8"), 4, 2, 2, words, words, words),
-        (words.reshape(2, 2), 4, 2, 2, words, words, words),
-        (np.zeros(8, np.uint64)[::2], 4, 2, 2, words, words, words),
+        (words.astype(np.int64), *rest),
+        (words, *rest[:-1]),
+        (words.astype(">u8"), *rest),
+        (words.reshape(2, 2), *rest),
+        (np.zeros(8, np.uint64)[::2], *rest),
     ):
         with pytest.raises(TypeError, match=r"order_kernel\.permute"):
             order._permute(*wrong)
 
 
-def test_held_arrays_are_taken_apart_once() -> None:
-    """A held array gives the same result as the array, and one that is not contiguous cannot be held."""
+def test_held_arrays_and_bound_arguments_are_taken_apart_once() -> None:
+    """A held array, and arguments that are bound, give the same result as given anew, and an array that is not contiguous cannot be held."""
     keys = np.array(order.round_keys(10, 1), np.uint64)
     scratch = [np.empty(16, np.uint64) for _ in range(2)]
-    one, two = np.arange(10, dtype=np.uint64), np.arange(10, dtype=np.uint64)
-    order._permute(one, 10, 4, 3, keys, *scratch)
-    order._permute(two, 10, 4, 3, jit.Held(keys), *scratch)
-    assert one.tolist() == two.tolist()
+    found = [np.arange(10, dtype=np.int64) for _ in range(3)]
+    order._permute(keys, *scratch, 10, 4, 3, found[0].ctypes.data, 10)
+    order._permute(jit.Held(keys), *scratch, 10, 4, 3, found[1].ctypes.data, 10)
+    bound = order._permute.bind(jit.Held(keys), *map(jit.Held, scratch), 10, 4, 3)
+    bound(found[2].ctypes.data, 10)
+    assert found[0].tolist() == found[1].tolist() == found[2].tolist() == [order.permute_reference(p, 10, 1) for p in range(10)]
     with pytest.raises(TypeError, match="not C-contiguous"):
         jit.Held(np.zeros((4, 4))[:, 1])
+
+
+def test_what_is_bound_is_checked() -> None:
+    """Arrays of another dtype, and a rest that is more than numbers, cannot be bound."""
+    words = jit.Held(np.zeros(4, np.uint64))
+    for wrong in ((words, words), (jit.Held(np.zeros(4, np.int64)), words, words)):
+        with pytest.raises(TypeError, match=r"order_kernel\.permute"):
+            order._permute.bind(*wrong)
 
 
 def test_sources_decide_the_name_of_the_machine_code() -> None:
