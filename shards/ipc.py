@@ -82,18 +82,26 @@ class Body(NamedTuple):
 class _Table:
     """A table of a flatbuffer."""
 
-    __slots__ = ("_at", "_data", "_length", "_vtable")
+    __slots__ = ("_at", "_data", "_left", "_length", "_vtable")
 
-    def __init__(self, data: memoryview, at: int) -> None:
+    def __init__(self, data: memoryview, at: int, left: list[int]) -> None:
         self._data = data
         self._at = at
+        self._left = left
+        self._spend(4)
         self._vtable = at - self._read("<i", at)
         self._length = self._read("<H", self._vtable)
 
     @classmethod
     def root(cls, data: memoryview) -> _Table:
         """Return the table that a flatbuffer begins with."""
-        return cls(data, struct.unpack_from("<I", data)[0])
+        return cls(data, struct.unpack_from("<I", data)[0], [2 * len(data)])
+
+    def _spend(self, size: int) -> None:
+        """Count bytes that are looked at: tables and texts that refer to each other's memory could make a small file take hours."""
+        self._left[0] -= size
+        if self._left[0] < 0:
+            raise NotPlain(f"{len(self._data)} bytes of metadata that are looked at again and again")
 
     def _read(self, form: str, at: int) -> int:
         if at < 0:  # struct would count from the end
@@ -120,7 +128,7 @@ class _Table:
         place = self._place(field)
         if not place:
             raise NotPlain(f"the table {field} is missing")
-        return _Table(self._data, place + self._read("<I", place))
+        return _Table(self._data, place + self._read("<I", place), self._left)
 
     def vector(self, field: int, each: int) -> memoryview:
         """Return the bytes of a vector of structs or scalars of `each` bytes; empty when it is not set."""
@@ -131,6 +139,7 @@ class _Table:
         stop = start + 4 + self._read("<I", start) * each
         if stop > len(self._data):
             raise NotPlain(f"a vector that ends at {stop} of {len(self._data)} bytes")
+        self._spend(stop - start)
         return self._data[start + 4 : stop]
 
     def tables(self, field: int) -> list[_Table]:
@@ -142,7 +151,7 @@ class _Table:
             return []
         first = self._place(field)
         start = first + self._read("<I", first) + 4
-        return [_Table(self._data, start + 4 * i + place) for i, (place,) in enumerate(struct.iter_unpack("<I", places))]
+        return [_Table(self._data, start + 4 * i + place, self._left) for i, (place,) in enumerate(struct.iter_unpack("<I", places))]
 
     def text(self, field: int) -> str:
         """Return a string; empty when it is not set."""
@@ -154,9 +163,12 @@ def _stored(field: _Table, depth: int = 0) -> Stored:
     kind, items = field.number(2, "<B"), field.tables(5)
     if field.has(4) or depth > _MOST_DEPTH:
         raise NotPlain("a dictionary, or lists too deep")
-    described = [pair.text(1) for pair in field.tables(6) if pair.text(0) == "penstock"]
-    if any(pair.text(0).startswith("ARROW:extension") for pair in field.tables(6)):
-        raise NotPlain("an extension type")
+    described = None
+    for pair in field.tables(6):
+        key = pair.text(0)
+        if key.startswith("ARROW:extension"):
+            raise NotPlain("an extension type")
+        described = pair.text(1) if key == "penstock" else described
     size = 0
     if kind == _INT:
         name = ("int" if field.table(3).number(1, "<B") else "uint") + str(field.table(3).number(0, "<i"))
@@ -168,7 +180,7 @@ def _stored(field: _Table, depth: int = 0) -> Stored:
         name = {_BINARY: "binary", _UTF8: "string", _BOOL: "bool", _LIST: "list"}.get(kind, "")
     if not name or size < 0 or len(items) != (kind in (_LIST, _FIXED_LIST)):
         raise NotPlain(f"type {kind} with {len(items)} children")
-    return Stored(field.text(0), name, size, _stored(items[0], depth + 1) if items else None, described[0] if described else None)
+    return Stored(field.text(0), name, size, _stored(items[0], depth + 1) if items else None, described)
 
 
 @final

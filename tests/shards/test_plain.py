@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,53 @@ def test_no_place_in_the_metadata_is_trusted(whole: Whole, word: int) -> None:
             assert not column.values.size or first <= start <= start + column.values.nbytes <= first + memory.size
             if isinstance(column, RaggedColumn) and len(column.starts):
                 assert 0 <= int(column.starts.min()) <= int(column.ends.max()) <= len(column.values)
+
+
+def test_metadata_that_refer_to_each_other_end_soon() -> None:
+    """Many fields that share one long list of long keys are refused, and not read for minutes: bytes looked at are counted."""
+    keys, pairs, fields = b"k" * 512, 512, 512
+    built = bytearray(b"\0" * 8)
+
+    def put(data: bytes) -> int:
+        built.extend(b"\0" * (-len(built) % 4))
+        built.extend(data)
+        return len(built) - len(data)
+
+    def table(*places: int | None) -> int:
+        """Write a table of offsets to what was written, which must lie behind: they are filled in at the end."""
+        vtable = struct.pack(
+            f"<HH{len(places)}H", 4 + 2 * len(places), 4 + 4 * len(places), *[4 + 4 * i if p is not None else 0 for i, p in enumerate(places)]
+        )
+        start = put(vtable + b"\0" * (-len(vtable) % 4))
+        at = put(struct.pack("<i", len(vtable) + (-len(vtable) % 4)) + b"\0" * (4 * len(places)))
+        assert at - start == len(vtable) + (-len(vtable) % 4)
+        waiting.extend((at + 4 + 4 * i, p) for i, p in enumerate(places) if p is not None)
+        return at
+
+    waiting: list[tuple[int, int]] = []
+    # what is pointed at must lie behind what points, so places are promised by name and settled below
+    names: dict[str, int] = {}
+    order = ["footer", "schema", "fields", "field", "pairs", "pair", "key"]
+    promised = {name: -1 - i for i, name in enumerate(order)}
+    names["footer"] = table(None, promised["schema"], None, None)
+    names["schema"] = table(None, promised["fields"])
+    names["fields"] = put(struct.pack("<I", fields) + b"\0" * (4 * fields))
+    names["field"] = table(None, None, None, None, None, None, promised["pairs"])
+    names["pairs"] = put(struct.pack("<I", pairs) + b"\0" * (4 * pairs))
+    names["pair"] = table(promised["key"], promised["key"])
+    names["key"] = put(struct.pack("<I", len(keys)) + keys)
+    for vector, count, target in (("fields", fields, "field"), ("pairs", pairs, "pair")):
+        for i in range(count):
+            at = names[vector] + 4 + 4 * i
+            struct.pack_into("<I", built, at, names[target] - at)
+    for at, target_number in waiting:
+        struct.pack_into("<I", built, at, names[order[-1 - target_number]] - at)
+    struct.pack_into("<I", built, 0, names["footer"])
+    whole = b"ARROW1\0\0" + bytes(built) + struct.pack("<i", len(built)) + b"ARROW1"
+    began = time.perf_counter()
+    with pytest.raises(NotPlain, match="again and again"):
+        PlainFile(np.frombuffer(whole, np.uint8))
+    assert time.perf_counter() - began < 5
 
 
 def test_closing_ends_it(tmp_path: Path) -> None:
