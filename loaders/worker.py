@@ -79,7 +79,7 @@ class Worker:
             times = self._filler.fill(task.epoch, task.run.positions(), sink)
         except BudgetTooSmall as small:
             return Answer(kind=Kind.TOO_SMALL, ticket=task.ticket, detail=small.needs)
-        except Exception as error:  # noqa: BLE001  (whatever the data or the user's code raised travels to the parent, which raises it)
+        except BaseException as error:  # noqa: BLE001  (whatever the data or the user's code raised, SystemExit too, travels to the parent)
             return Answer(kind=Kind.ERROR, ticket=task.ticket, detail=describe(error, self._ring.stage(self._number).name.lower()))
         finally:
             sink.stage(Stage.IDLE)

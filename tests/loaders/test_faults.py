@@ -322,3 +322,16 @@ def test_workers_import_no_torch(small: ps.Dataset) -> None:
     """A worker never imports torch."""
     batch = next(iter(ps.DataLoader(small, batch_size=4, num_workers=1, map=lambda s: {"torch": "torch" in sys.modules, "n": s["n"]})))
     assert not batch["torch"].any()
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_a_function_that_ends_the_program_is_an_error(small: ps.Dataset, kind: type[BaseException]) -> None:
+    """A worker whose function calls sys.exit tells so at once, instead of dying again and again."""
+
+    def leaves(sample: dict[str, Any]) -> dict[str, Any]:
+        if sample["n"] == 9:
+            raise kind("enough")
+        return {"n": sample["n"]}
+
+    with pytest.raises(ps.WorkerFailed, match=f"{kind.__name__} while in stage 'map': enough"):
+        list(ps.DataLoader(small, batch_size=4, num_workers=1, map=leaves))
