@@ -115,6 +115,6 @@ class Lines(_Counting):
 
 def shown(wanted: bool) -> Silent:
     """Return what shows progress: nothing, a bar, or lines when standard error is not a terminal."""
-    if not wanted:
+    if not wanted or sys.stderr is None:  # closed: there is nobody to show it to
         return Silent()
     return Bar() if sys.stderr.isatty() else Lines()

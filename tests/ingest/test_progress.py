@@ -137,12 +137,14 @@ def test_showing_may_end_at_any_time(kind: type[Silent]) -> None:
 
 
 def test_who_asks_on_a_pipe_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a terminal gets the bar, and nobody gets anything unasked."""
+    """Only a terminal gets the bar, and nobody gets anything unasked or where standard error is closed."""
     assert type(shown(False)) is Silent
     monkeypatch.setattr(progress.sys, "stderr", io.StringIO())  # type: ignore[attr-defined]
     assert type(shown(True)) is Lines
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)  # type: ignore[attr-defined]
     assert type(shown(True)) is Bar
+    monkeypatch.setattr("sys.stderr", None)
+    assert type(shown(True)) is Silent
 
 
 @given(st.floats(0, 1e18))
