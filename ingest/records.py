@@ -21,9 +21,13 @@ from .assign import Ints
 NEWLINE, RETURN, QUOTE = 10, 13, 34
 """The bytes that make records."""
 
-_BLANKS = (9, 13, 32)
+SPACE = b" \t\r\n"
+"""What may stand between JSON documents, so that a line of nothing else is blank. In CSV only line breaks are: a space or a tab is, or parts, values."""
+
+_BREAKS = b"\r\n"
 _BLOCK = 1 << 24
 _QUOTES_BLOCK = 1 << 20
+_SPACE_BLOCK = 1 << 16
 
 Memory = npt.NDArray[np.uint8]
 
@@ -33,7 +37,7 @@ class Records:
     """The records of a run of text.
 
     Attributes:
-        starts: where each begins, in bytes; blank lines are no records.
+        starts: where each begins, in bytes; blank lines are no records: empty ones in CSV, those of nothing but space in JSON Lines.
         ends: where each ends, its line break included.
         lines: the line on which each begins, counted from 0 at the run's first byte.
     """
@@ -102,12 +106,13 @@ def _has_break(data: Memory, start: int, stop: int) -> bool:
     return any((data[low : min(low + _BLOCK, stop)] == NEWLINE).any() for low in range(start, stop, _BLOCK))
 
 
-def records(data: Memory, *, delimiter: int | None = None) -> Records | None:
+def records(data: Memory, *, delimiter: int | None = None, quotes: bool = True) -> Records | None:
     """Return the records of a run of text.
 
     Args:
         data: the bytes.
-        delimiter: of values, when quotes may hold line breaks (CSV); None when they may not (JSON Lines).
+        delimiter: of values (CSV), or None (JSON Lines).
+        quotes: whether quotes hold line breaks in CSV; without it each line is taken for a record.
 
     Returns:
         None when the quotes do not stand around whole values, so that records cannot be told apart.
@@ -115,19 +120,19 @@ def records(data: Memory, *, delimiter: int | None = None) -> Records | None:
     breaks = find_all(data, NEWLINE)
     ends = breaks + 1
     lines = np.arange(1, len(breaks) + 1, dtype=np.int64)
-    if delimiter is not None:
-        quotes = find_all(data, QUOTE)
-        if not quotes_are_regular(data, quotes, delimiter):
+    if delimiter is not None and quotes:
+        found = find_all(data, QUOTE)
+        if not quotes_are_regular(data, found, delimiter):
             return None
-        outside = np.searchsorted(quotes, breaks) % 2 == 0
+        outside = np.searchsorted(found, breaks) % 2 == 0
         ends, lines = ends[outside], lines[outside]
     if not len(ends) or ends[-1] < len(data):
         ends = np.append(ends, len(data))
         lines = np.append(lines, len(breaks) + 1)
-    return full_records(data, ends, lines, start=0, line=0)
+    return full_records(data, ends, lines, start=0, line=0, delimiter=delimiter)
 
 
-def full_records(data: Memory, ends: Ints, lines: Ints, *, start: int, line: int) -> Records:
+def full_records(data: Memory, ends: Ints, lines: Ints, *, start: int, line: int, delimiter: int | None) -> Records:
     """Return the records that are not blank.
 
     Args:
@@ -136,25 +141,30 @@ def full_records(data: Memory, ends: Ints, lines: Ints, *, start: int, line: int
         lines: the line that begins there.
         start: where the first record begins.
         line: the line on which it begins.
+        delimiter: of values (CSV), or None (JSON Lines); says which lines are blank.
     """
     starts = np.concatenate([[start], ends[:-1]]).astype(np.int64)
     first = np.concatenate([[line], lines[:-1]]).astype(np.int64)
-    full = ~_blank(data, starts, ends)
+    full = ~_blank(data, starts, ends, SPACE if delimiter is None else _BREAKS)
     return Records(starts=starts[full], ends=ends[full], lines=first[full])
 
 
-def _blank(data: Memory, starts: Ints, ends: Ints) -> npt.NDArray[Any]:
-    """Return which lines hold nothing but blanks; only short ones are looked at one by one."""
-    length = ends - starts
-    blank: npt.NDArray[Any] = length == 0
+def _blank(data: Memory, starts: Ints, ends: Ints, space: bytes) -> npt.NDArray[Any]:
+    """Return which lines hold nothing but space; only lines that have some at both ends and in the middle are looked at one by one."""
+    blank: npt.NDArray[Any] = ends == starts
     if not len(data):
         return blank
-    short = np.flatnonzero(~blank & (length <= 64))
-    short = short[np.isin(data[starts[short]], (*_BLANKS, NEWLINE))]
-    single = length[short] == 1
-    blank[short[single]] = True
-    for at in short[~single].tolist():
-        blank[at] = not data[starts[at] : ends[at]].tobytes().strip()
+    marks = np.zeros(256, np.bool_)
+    marks[list(space)] = True
+    at = np.flatnonzero(marks[data[starts]])
+    single = ends[at] - starts[at] == 1
+    blank[at[single]] = True
+    at = at[~single]
+    for back in (2, 3):  # before a line break of one byte or two
+        at = at[marks[data[np.maximum(ends[at] - back, starts[at])]]]
+    at = at[marks[data[(starts[at] + ends[at]) // 2]]]
+    for line, start, end in zip(at.tolist(), starts[at].tolist(), ends[at].tolist(), strict=True):
+        blank[line] = not any(data[low : min(low + _SPACE_BLOCK, end)].tobytes().strip(space) for low in range(start, end, _SPACE_BLOCK))
     return blank
 
 

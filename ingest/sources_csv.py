@@ -49,7 +49,8 @@ class CsvSource(TextSource):
     def _names(self, data: Memory) -> tuple[list[str], int]:
         """Return the header's names and where the records begin."""
         skip = len(BOM) if data[:3].tobytes() == BOM else 0
-        head = records(data[skip : skip + 2**20], delimiter=self.delimiter) or records(data[skip : skip + 2**20])
+        first = data[skip : skip + 2**20]
+        head = records(first, delimiter=self.delimiter) or records(first, delimiter=self.delimiter, quotes=False)
         if head is None or not len(head):
             raise BadData(f"a CSV file of {len(data)} bytes without a header line")
         start = skip + int(head.starts[0])

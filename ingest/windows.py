@@ -26,12 +26,13 @@ class Unruly(Exception):
     """The quotes of a text do not stand around whole values, so its records cannot be told apart."""
 
 
-def walk(data: Memory, *, delimiter: int | None = None, window_bytes: int = WINDOW_BYTES) -> Iterator[Records]:
+def walk(data: Memory, *, delimiter: int | None = None, quotes: bool = True, window_bytes: int = WINDOW_BYTES) -> Iterator[Records]:
     """Yield the records of a text, those that end in one window at a time; places and lines are counted from the text's first byte.
 
     Args:
         data: the bytes, mapped.
-        delimiter: of values, when quotes may hold line breaks (CSV); None when they may not (JSON Lines).
+        delimiter: of values (CSV), or None (JSON Lines).
+        quotes: whether quotes hold line breaks in CSV; without it each line is taken for a record.
         window_bytes: how much is looked at at once.
 
     Raises:
@@ -43,18 +44,18 @@ def walk(data: Memory, *, delimiter: int | None = None, window_bytes: int = WIND
         ends = np.flatnonzero(window == NEWLINE) + (low + 1)
         numbers = np.arange(lines + 1, lines + 1 + len(ends), dtype=np.int64)
         lines += len(ends)
-        if delimiter is not None:
+        if delimiter is not None and quotes:
             inside = _inside(data, low, low + len(window), delimiter, quoted=quoted)
             outside = inside[ends - (low + 1)] == 0
             ends, numbers = ends[outside], numbers[outside]
             quoted = int(inside[-1])
         if len(ends):
-            yield full_records(data, ends, numbers, start=start, line=line)
+            yield full_records(data, ends, numbers, start=start, line=line, delimiter=delimiter)
             start, line = int(ends[-1]), int(numbers[-1])
     if quoted:
         raise Unruly
     if start < len(data):
-        yield full_records(data, np.array([len(data)]), np.array([lines + 1]), start=start, line=line)
+        yield full_records(data, np.array([len(data)]), np.array([lines + 1]), start=start, line=line, delimiter=delimiter)
 
 
 def _inside(data: Memory, low: int, high: int, delimiter: int, *, quoted: int) -> Memory:
@@ -114,7 +115,7 @@ def count_records(data: Memory, *, delimiter: int | None = None, window_bytes: i
     try:
         return sum(len(found) for found in walk(data, delimiter=delimiter, window_bytes=window_bytes))
     except Unruly:
-        return count_records(data, window_bytes=window_bytes)
+        return sum(len(found) for found in walk(data, delimiter=delimiter, quotes=False, window_bytes=window_bytes))
 
 
 def is_regular(data: Memory, delimiter: int | None) -> bool:

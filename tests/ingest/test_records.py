@@ -6,8 +6,10 @@ import csv
 import io
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.ingest.records import Memory, cuts, find_all, quotes_are_regular, records, stray_quote
@@ -67,6 +69,48 @@ def test_blank_lines_are_no_records(lines: list[str], ended: bool) -> None:
     found = records(memory(data))
     assert found is not None
     assert found.lines.tolist() == [number for number, text in enumerate(lines) if text.strip()]
+
+
+@pytest.mark.parametrize("space", [b" " * 65, b" " * 100, b"\t" * 200_000, b" \r" * 70, b" " * 99 + b"\r"], ids=len)
+def test_blank_lines_of_any_length_are_no_records(space: bytes) -> None:
+    """However long a line of spaces is it is blank; with one other byte anywhere in it, it is a record."""
+    found = records(memory(b"a\n" + space + b"\nb\n" + space))
+    assert found is not None
+    assert found.lines.tolist() == [0, 2]
+    for at in (0, 1, len(space) // 3, len(space) // 2, len(space) - 2, len(space) - 1):
+        found = records(memory(b"a\n" + space[:at] + b"x" + space[at + 1 :] + b"\nb"))
+        assert found is not None
+        assert found.lines.tolist() == [0, 1, 2]
+
+
+def parsed(data: bytes, columns: int) -> int:
+    """Return how many rows pyarrow finds in CSV without a header; values of one column, or all empty in more."""
+    reading = pa.csv.ReadOptions(column_names=[f"c{number}" for number in range(columns)], use_threads=False, block_size=len(data) + 1)
+    parsing = pa.csv.ParseOptions(newlines_in_values=True)
+    return int(pa.csv.read_csv(pa.BufferReader(data), reading, parsing).num_rows) if data.strip(b"\r\n") else 0
+
+
+Rows = st.sampled_from(["x", "", " ", "   ", "\t", " \t ", '""', '" "', '"\n"', '"\r\n\r\n"', " x "])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(Rows, st.sampled_from(["\n", "\r\n", "\r\r\n"]))), Rows, st.integers(1, 3))
+def test_records_of_csv_are_the_rows_that_the_parser_finds(lines: list[tuple[str, str]], last: str, columns: int) -> None:
+    """Only a line without a byte is blank in CSV: a value of spaces, in one column or beside others, is a row, as pyarrow has it."""
+    beside = "," * (columns - 1)
+    data = ("".join((row + beside if row else row) + end for row, end in lines) + (last and last + beside)).encode()
+    found = records(memory(data), delimiter=44)
+    assert found is not None
+    assert len(found) == parsed(data, columns)
+
+
+@given(st.lists(st.sampled_from([b"\t\t", b"", b"\t", b" ", b"a\tb"])))
+def test_empty_values_between_tabs_are_rows(lines: list[bytes]) -> None:
+    """A line of tabs is a row of empty values where tabs stand between values."""
+    data = b"\n".join(lines)
+    found = records(memory(data), delimiter=9)
+    assert found is not None
+    assert found.lines.tolist() == [number for number, line in enumerate(lines) if line]
 
 
 @pytest.mark.parametrize(
