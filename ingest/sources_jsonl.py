@@ -1,13 +1,15 @@
 """JSON Lines as a source: one object a line.
 
 Columns and types are inferred from the beginning, the middle and the end of the first file: numbers, truth values, text, runs of numbers; anything
-nested is kept as JSON. A column that fewer than half of those records have is none; records that have it are damaged structure. pyarrow's parser reads the lines when every column is plain; Python's, ten times slower, when a column is nested or
-only some columns are wanted. Refused: pyarrow's own inference, which turns text that looks like a date into a timestamp.
+nested is kept as JSON. A column that fewer than half of those records have is none; records that have it are damaged structure. pyarrow's parser reads
+the lines when every column is plain; Python's, ten times slower, when a column is nested or only some columns are wanted. pyarrow takes documents
+from wherever they stand, so that each line holds exactly one is checked here; and it dies of a run that begins with `null`. Refused: pyarrow's own inference, which turns text that looks like a date into a timestamp.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any, ClassVar
 
@@ -18,9 +20,13 @@ from ..errors import BadData, StorageError
 from ..fields import Json, Scalar, Schema, Text, Tokens
 from ..shards.arrow_types import field_to_arrow
 from ..shards.storage import map_file
-from .records import Memory
+from .records import SPACE, Memory
 from .source import Described, choose
 from .sources_text import BOM, TextSource, samples
+
+_OBJECT = re.compile(rb"[ \t\r\n]*\{")
+_EDGE = re.compile(rb"\}[ \t\r]*\n[ \t\r\n]*\{")
+"""A line break between two documents: inside one no brace opens right behind one that closes."""
 
 
 class JsonlSource(TextSource):
@@ -56,9 +62,12 @@ class JsonlSource(TextSource):
 
     def parse(self, data: Memory, described: Described) -> pa.Table:
         """Return the rows of whole lines; pyarrow's parser when it can tell everything, Python's for nested values."""
-        data.tobytes().decode()  # pyarrow does not look whether text is UTF-8
+        text = data.tobytes()
+        text.decode()  # pyarrow does not look whether text is UTF-8
         if any(isinstance(field, Json) for field in described.schema.values()) or not described.details["all"]:
             return _parse_lines(data, described)
+        if not _OBJECT.match(text):
+            raise BadData("a line does not begin with an object")
         wanted = pa.schema([pa.field(name, field_to_arrow(name, field).type) for name, field in described.schema.items()])
         table = pa.json.read_json(
             pa.BufferReader(pa.py_buffer(data)),
@@ -67,6 +76,8 @@ class JsonlSource(TextSource):
         )
         if any(column.null_count for column in table.columns):
             raise BadData("a value is null or missing")
+        if table.num_rows != _documents_apart(text, table.num_rows):
+            raise BadData(f"{table.num_rows} documents do not stand on lines of their own")
         return table
 
     def _suspect(self, record: bytes, described: Described) -> bool:
@@ -80,9 +91,12 @@ class JsonlSource(TextSource):
         try:
             value = json.loads(record)
         except (ValueError, RecursionError) as damage:
+            if isinstance(damage, json.JSONDecodeError) and damage.msg == "Extra data":
+                return f"more than one JSON document, the next at character {damage.pos + 1}; write one object a line: {record[:80]!r}", True
             return f"not JSON: {damage}: {record[:80]!r}", True
         if not isinstance(value, dict):
-            return f"a JSON {type(value).__name__} where an object was expected; write one object a line: {record[:80]!r}", True
+            kind = "null" if value is None else type(value).__name__
+            return f"a JSON {kind} where an object was expected; write one object a line: {record[:80]!r}", True
         missing = [name for name in described.schema if name not in value]
         extra = [name for name in value if name not in described.details["names"]] if described.details["all"] else []
         if missing or extra:
@@ -92,12 +106,18 @@ class JsonlSource(TextSource):
         return (str(error).splitlines() or ["cannot be read"])[0], False
 
 
+def _documents_apart(text: bytes, rows: int) -> int:
+    """Return how many documents of whole JSON text line breaks tell apart; `rows`, what is hoped for, says when the quick count is enough."""
+    apart = 1 + text.count(b"}\n{") + text.count(b"}\r\n{")
+    return apart if apart == rows else 1 + sum(1 for _ in _EDGE.finditer(text))
+
+
 def _look(part: Memory, seen: dict[str, Counter[str]]) -> str | None:
     """Add the kinds of the values of some records; return what is wrong when there is none."""
     damage = None
     for line in part.tobytes().split(b"\n"):
         try:
-            value = json.loads(line) if line.strip() else None
+            value = json.loads(line) if line.strip(SPACE) else None
         except (ValueError, RecursionError) as error:
             damage = f"not JSON Lines: {error}: {line[:80]!r}"
             continue
@@ -134,7 +154,7 @@ def _parse_lines(data: Memory, described: Described) -> pa.Table:
     """Return the rows of whole lines by Python's parser."""
     values: dict[str, list[Any]] = {name: [] for name in described.schema}
     for line in data.tobytes().split(b"\n"):
-        if not line.strip():
+        if not line.strip(SPACE):
             continue
         try:
             row = json.loads(line)
