@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .ingest.convert import convert
     from .loaders.loader import DataLoader
     from .shards.dataset import Dataset
+    from .shards.windows import TokenWindows
     from .shards.writer import Writer
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Scalar",
     "StorageError",
     "Text",
+    "TokenWindows",
     "Tokens",
     "WorkerFailed",
     "Writer",
@@ -51,6 +53,7 @@ _HOME = {
     "ingest.convert": ("convert",),
     "loaders.loader": ("DataLoader",),
     "shards.dataset": ("Dataset",),
+    "shards.windows": ("TokenWindows",),
     "shards.writer": ("Writer",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -193,15 +193,14 @@ class Kernel:
         """Return the kernel with its first arguments fixed, for calls that must cost little: all others are numbers, and are not checked.
 
         Args:
-            first: numbers, and arrays as `Held`; the kernel has one signature.
+            first: numbers, and arrays as `Held`, whose dtypes choose the signature.
 
         Raises:
             TypeError: an array has another dtype or other dimensions, or an argument that is left is no number.
         """
-        ((key, variant),) = self._variants.items()
-        rest = variant.parameters[len(first) :]
         given = tuple([value.dtype.str[1:] for value in first if isinstance(value, Held)])
-        if given != key or any(parameter.dimensions or parameter.length for parameter in rest):
+        variant = self._variants.get(given)
+        if variant is None or any(parameter.dimensions or parameter.length for parameter in variant.parameters[len(first) :]):
             raise TypeError(f"{self!r} takes {list(self._signatures.values())}, and not arrays of {list(given)} as its first arguments")
         fixed: list[Any] = []
         for parameter, value in zip(variant.parameters, first, strict=False):
@@ -212,7 +211,7 @@ class Kernel:
 
         def call(*numbers: int) -> Any:
             if variant.call is None:
-                self._load(key)
+                self._load(given)
             result = ctypes.c_uint64()
             status = variant.call(ctypes.byref(result), None, *fixed, *numbers)
             if status not in {0, -2}:

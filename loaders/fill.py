@@ -6,7 +6,7 @@ opened shards: any call may be repeated, by any process, and writes the same byt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
 
 import numpy as np
@@ -14,10 +14,13 @@ import numpy.typing as npt
 
 from .. import order
 from ..metrics import WorkTimes
+from ..shards.dataset import Dataset
+from ..shards.windows import TokenWindows
 from .gather import Gather
 from .lookup import Lookup, Place
 from .ring import Stage
 from .sink import Sink
+from .window_gather import WindowGather, WindowLookup
 from .work import VALID, Work
 
 
@@ -28,14 +31,12 @@ class Filler:
         """Prepare the gather tables; no shard is opened yet."""
         self._work = work
         self._dataset = work.dataset
-        self._lookup = Lookup(work.dataset)
+        fields = work.dataset.fields
         self._order = order.Order(n=len(work.dataset), seed=work.seed, shuffle=work.shuffle)
-        manifest, fields = work.dataset.manifest, work.dataset.fields
         direct = [name for name in fields if work.steps is None or work.steps.leaves(name)]
         self._fixed = [name for name in direct if not fields[name].ragged]
         self._ragged = [name for name in direct if fields[name].ragged]
-        fast = Gather.suits(manifest)
-        self._gathers = {name: Gather(manifest, fields[name], name, self._lookup) for name in self._fixed if fast and fields[name].dtype != "bool"}
+        self._lookup, self._gathers = _ways(work.dataset, self._fixed)
 
     def fill(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> WorkTimes:
         """Fill the rows at these positions of `epoch`; positions past the end wrap to the beginning as padding.
@@ -75,6 +76,16 @@ class Filler:
         began = perf_counter_ns()
         steps.chains[name].run_rows(values, out)
         return WorkTimes(transform_ns=perf_counter_ns() - began)
+
+
+def _ways(dataset: Dataset | TokenWindows, fixed: Sequence[str]) -> tuple[Lookup | WindowLookup, Mapping[str, Gather | WindowGather]]:
+    """Return how rows are found one by one, and the tables of the fixed columns that one call can fill."""
+    if isinstance(dataset, TokenWindows):
+        return WindowLookup(dataset), {name: WindowGather(dataset) for name in fixed}
+    lookup, manifest, fields = Lookup(dataset), dataset.manifest, dataset.fields
+    if not Gather.suits(manifest):
+        return lookup, {}
+    return lookup, {name: Gather(manifest, fields[name], name, lookup) for name in fixed if fields[name].dtype != "bool"}
 
 
 def _join(places: Sequence[Place], name: str, sink: Sink) -> None:

@@ -21,6 +21,7 @@ import torch.utils.data
 from ..errors import BadRequest
 from ..metrics import LoaderStats
 from ..shards.dataset import Dataset
+from ..shards.windows import TokenWindows
 from . import state as states
 from .batch import Batch, Ragged
 from .engine import Settings
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):
-    """Batches of a `penstock.Dataset` for training: a dict of tensors (or arrays) per batch, exact at every resume.
+    """Batches of a `penstock.Dataset`, or of `penstock.TokenWindows` over one, for training: a dict of tensors (or arrays) per batch, exact at every resume.
 
     Arguments that torch's DataLoader has mean what they mean there. The order of samples is a function of the dataset's version, `seed`,
     the epoch and `shuffle`; ranks, workers, batch size and timing do not enter.
@@ -52,7 +53,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset | TokenWindows,
         batch_size: int = 1,
         shuffle: bool | None = None,
         sampler: None = None,
@@ -80,7 +81,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """Decide the plan and compile the transforms; nothing is read but the manifest (and the first row, when there is a `map`).
 
         Args:
-            dataset: what to read.
+            dataset: what to read: a `penstock.Dataset`, or windows over one.
             batch_size: rows of a batch on this rank.
             shuffle: whether each epoch is a new global permutation.
             sampler: must be None: the plan is the sampler, see `topology`.
@@ -142,7 +143,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self.in_order = in_order
         self._engine = make_engine(self._work, self._settings())
 
-    def _compiled(self, dataset: Dataset) -> Work:
+    def _compiled(self, dataset: Dataset | TokenWindows) -> Work:
         """Return what is to be done; without transforms that needs nothing that decodes images, so it is imported for those that have some."""
         if self.map is None and self.transforms == {}:
             return plain_work(dataset, seed=self.seed, shuffle=self.shuffle, tail=self.tail)
@@ -334,7 +335,7 @@ def _check(dataset: object, batch_size: object, output: str, **refused: object) 
         "collate_fn": "batches are built in place; use map=Map(fn, batched=True)",
         "multiprocessing_context": "workers are always fresh processes; leave it out",
     }
-    if not isinstance(dataset, Dataset):
+    if not isinstance(dataset, (Dataset, TokenWindows)):
         raise BadRequest(
             f"dataset is a {type(dataset).__name__}: penstock.DataLoader reads a penstock.Dataset; torch.utils.data.DataLoader reads others"
         )

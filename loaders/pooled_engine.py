@@ -12,6 +12,7 @@ from typing import final
 import cloudpickle
 
 from ..errors import BadRequest
+from ..shards.dataset import Dataset
 from .batch import budgets
 from .engine import Delivered, Engine, Settings
 from .fill import Filler
@@ -79,13 +80,14 @@ class PooledEngine(Engine):
 
     def _shape(self, plan: Plan) -> Shape:
         work, settings = self._work, self._settings
-        mean_row_bytes = work.dataset.manifest.bytes / max(plan.rows, 1)
+        ragged = [name for name, output in work.outputs.items() if output.ragged]
+        mean_row_bytes = work.dataset.manifest.bytes / max(plan.rows, 1) if ragged and isinstance(work.dataset, Dataset) else 0
         rows = min(plan.batch_size, -(-plan.rows // plan.world_size))  # a batch may be asked for that is larger than the dataset
         return Shape(
             outputs=dict(work.outputs),
             rows=rows,
             together=min(work.together(rows), max(plan.steps(), 1)),
-            budgets=budgets([name for name, output in work.outputs.items() if output.ragged], mean_row_bytes),
+            budgets=budgets(ragged, mean_row_bytes),
             window=max(settings.prefetch_factor * settings.num_workers, 2),
             parts=settings.num_workers if work.splits else 1,
             smallest=_SMALLEST_CHUNK,

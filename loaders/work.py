@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadData, BadRequest
 from ..shards.dataset import Dataset
+from ..shards.windows import TokenWindows
 from .plan import Tail
 from .slots import Output
 
@@ -35,7 +36,7 @@ class Work:
         shuffle: whether rows are permuted.
     """
 
-    dataset: Dataset
+    dataset: Dataset | TokenWindows
     digest: str
     steps: Steps | None
     outputs: Mapping[str, Output]
@@ -66,13 +67,13 @@ class Work:
             )
 
 
-def as_read(dataset: Dataset, name: str) -> Output:
+def as_read(dataset: Dataset | TokenWindows, name: str) -> Output:
     """Return what a batch holds of a column that nothing is done to."""
     field = dataset.fields[name]
     return Output(shape=field.shape, dtype=field.dtype, ragged=field.ragged)
 
 
-def work_of(dataset: Dataset, steps: Steps | None, outputs: Mapping[str, Output], *, seed: int, shuffle: bool, tail: Tail) -> Work:
+def work_of(dataset: Dataset | TokenWindows, steps: Steps | None, outputs: Mapping[str, Output], *, seed: int, shuffle: bool, tail: Tail) -> Work:
     """Return the work whose batches hold `outputs`, and `valid` when they are padded.
 
     Raises:
@@ -85,7 +86,7 @@ def work_of(dataset: Dataset, steps: Steps | None, outputs: Mapping[str, Output]
     return Work(dataset=dataset, digest=dataset.digest, steps=steps, outputs=whole, pads=pads, seed=seed, shuffle=shuffle)
 
 
-def plain_work(dataset: Dataset, *, seed: int, shuffle: bool, tail: Tail) -> Work:
+def plain_work(dataset: Dataset | TokenWindows, *, seed: int, shuffle: bool, tail: Tail) -> Work:
     """Return the work of a loader without transforms.
 
     Raises:

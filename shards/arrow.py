@@ -208,7 +208,10 @@ class ArrowReader(ShardReader):
         """Return the views of record batch `number`, checked when first asked for."""
         found = self._blocks.get(number)
         if found is None:
-            batch = self._file.batch(number)
+            try:
+                batch = self._file.batch(number)
+            except BadData as error:
+                raise error.at(shard=self._shard.path, row=int(self.block_starts[number])) from None
             found = self._blocks[number] = (0 if self.mapped else int(batch.nbytes), self._checked(number, batch, self.schema))
             self._keep_few()
         return found[1]
