@@ -302,7 +302,7 @@ def test_wrong_checksums_of_the_right_form_are_told_apart(tmp_path: Path) -> Non
         assert (caught.value.row, caught.value.field) == place
 
 
-def test_a_file_from_before_row_checksums_names_its_block(tmp_path: Path) -> None:
+def test_without_row_checksums_the_block_is_named(tmp_path: Path) -> None:
     """Without row checksums a whole file passes and a changed one names the first row of the bad block, or the row whose offsets lead nowhere."""
     shard, reader = rewritten(tmp_path, {ROWS_KEY: None, COLUMNS_KEY: None})
     data = (tmp_path / "a.arrow").read_bytes()
