@@ -16,7 +16,7 @@ PROGRAM = """
 import sys
 import numpy as np
 from penstock import order
-print(order._permute.cold(), order.permute(np.arange(5), 5, 1).tolist(), order._permute.load(), "numba" in sys.modules, "llvmlite" in sys.modules)
+print(order._permute_small.cold(), order.permute(np.arange(5), 5, 1).tolist(), order._permute_small.load(), "numba" in sys.modules, "llvmlite" in sys.modules)
 """
 
 
@@ -34,7 +34,7 @@ def test_the_first_process_compiles_and_says_so_and_the_next_needs_no_compiler(t
     """A cold machine compiles with a message; the next process opens a library without numba and without llvmlite."""
     out, err = fresh(tmp_path)
     assert out == f"True {EXPECTED} 0 True True"
-    assert "compiling permute for this machine, once" in err
+    assert "compiling permute_small for this machine, once" in err
     out, err = fresh(tmp_path)
     assert (out, err) == (f"False {EXPECTED} 0 False False", "")
 

@@ -129,3 +129,21 @@ def test_bad_requests_name_the_value(call: object, message: str) -> None:
     assert callable(call)
     with pytest.raises(BadRequest, match=message):
         call()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(st.integers(1, 2**17), st.integers(2**31 - 2**17, 2**31 + 2**17)), st.integers(0, 2**64 - 1), st.data())
+def test_both_widths_of_the_kernel_are_the_law(n: int, key: int, data: st.DataObject) -> None:
+    """Below 2**31 rows, where 32-bit arithmetic is used, and above, the rows are the reference's, at the edges too."""
+    positions = [0, n - 1, *data.draw(st.lists(st.integers(0, n - 1), max_size=20))]
+    assert order.permute(np.array(positions), n, key).tolist() == [order.permute_reference(p, n, key) for p in positions]
+
+
+def test_an_order_asked_for_every_batch_is_the_order() -> None:
+    """What `Order` remembers from batch to batch changes no row, whichever epoch is asked for next."""
+    asked = order.Order(n=1000, seed=4, shuffle=True)
+    for epoch in (0, 1, 1, 0, 7):
+        positions = np.arange(epoch, 1000, 3)
+        assert np.array_equal(asked.rows(epoch, positions), order.rows_at(positions, n=1000, seed=4, epoch=epoch, shuffle=True))
+    assert order.Order(n=9, seed=0, shuffle=False).rows(3, np.arange(9)).tolist() == list(range(9))
+    assert asked.rows(0, np.arange(0)).size == 0
