@@ -6,8 +6,8 @@ beyond n (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 200
 the 32-bit finaliser lowbias32 (Wellons, "Prospecting for Hash Functions", 2018).
 
 Keys are folded (a hash of the parts), never added, so that (seed 1, epoch 2) and (seed 2, epoch 1) are strangers. Cost: 8 rounds a
-position (about 7 ns on one core), no memory. Refused: an index list (8 bytes a sample, a pass over it at every start), and `numpy.random.permutation` for the same
-reason. The order is frozen by FORMAT: any change to this file that moves a row needs a new number.
+position (about 7 ns on one core), no memory. Refused: an index list (8 bytes a sample, a pass over it at every start), and
+`numpy.random.permutation` for the same reason. The order is frozen by FORMAT: any change to this file that moves a row needs a new number.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """An epoch through worker processes: hands out tasks ahead of the consumer, puts batches together in order, and gives them without a copy.
 
-Ahead of the consumer there are `window` batches in work or ready. A batch is cut into chunks when its rows are costly, so that the first
-one is early and a slow row holds up no others; small cheap batches share a slot, and are one task. It goes to the consumer in the slot where it was written; when the consumer keeps more
-batches than the ring can spare, further ones are copied out, so that `list(loader)` works and nothing ever waits for the consumer to let go.
+Ahead of the consumer there are `window` slots in work or ready. A batch is cut into chunks when its rows are costly, so that the first one is early
+and a slow row holds up no others; small cheap batches share a slot, and are one task. They go to the consumer in the slot where they were written;
+when the consumer keeps more slots than the ring can spare, further ones are copied out, so that `list(loader)` works and nothing ever waits for the
+consumer to let go.
 """
 
 from __future__ import annotations

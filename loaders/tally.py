@@ -1,4 +1,7 @@
-"""What an epoch delivered so far, counted in place: a batch of small rows is made in ten microseconds, and a new frozen value would cost three of them."""
+"""What an epoch delivered so far, counted in place.
+
+A batch of small rows is made in ten microseconds, and a new frozen value would cost three of them.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Copies windows of tokens from mapped shards into a batch: one kernel call a batch, no Python per window.
 
-A table holds the address of every block that was opened; a block that is not open yet stops the kernel, is opened, and the kernel goes on. Blocks that are
-memory of their own (tars, compressed files) are taken window by window, by `TokenWindows.row`, which this equals.
+A table holds the address of every block that was opened; a block that is not open yet stops the kernel, is opened, and the kernel goes on. Blocks
+that are memory of their own (tars, compressed files) are taken window by window, by `TokenWindows.row`, which this equals.
 """
 
 from __future__ import annotations

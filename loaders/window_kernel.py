@@ -30,8 +30,8 @@ _at: Any = _elements  # numba hands an intrinsic its context, which a checker of
 def gather_windows(stored: Any, made: Any, firsts: Any, addresses: Any, length: Any, at: Any, count: Any, begin: Any, out: Any) -> Any:
     """Copy windows from number `begin` of the `count` at address `at` on to address `out`, `length` elements each.
 
-    `stored` and `made` are arrays of the dtypes on either side; nothing of them is read. Returns how many windows are done: fewer than all when one of the
-    blocks of the next is not open.
+    `stored` and `made` are arrays of the dtypes on either side; nothing of them is read. Returns how many windows are done: fewer than all when one
+    of the blocks of the next is not open.
     """
     windows, target = longs(at), _at(out, made)
     block = 0
