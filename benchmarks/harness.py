@@ -7,14 +7,16 @@ order of configurations turns by one in every round, so that none is always firs
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import resource
+import signal
 import statistics
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,15 @@ import psutil
 
 Config = Mapping[str, Any]
 """A configuration: what the program is handed."""
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Where programs find `benchmarks`; they run in an empty folder, since some write files where they are."""
+
+LOOK_S = 0.1
+"""Least seconds between two looks at a process tree's memory."""
+
+GRACE_S = 5.0
+"""Seconds that a program may take to end once it has told its result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,47 +73,74 @@ def tree_bytes(pid: int) -> int:
     return total
 
 
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it left: all of its session, which it does not share with this one."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _watched(process: subprocess.Popen[bytes], out: Path, limit_s: float) -> int:
+    """Wait for a process and return the peak of its tree's memory in bytes; looking takes a twentieth of one core at most."""
+    peak, began, told_at, rest_s = 0, time.monotonic(), 0.0, LOOK_S
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rest_s)
+            return peak
+        looked = time.monotonic()
+        peak = max(peak, tree_bytes(process.pid))
+        now = time.monotonic()
+        rest_s = max(LOOK_S, 20 * (now - looked))
+        if not told_at and out.read_bytes().endswith(b"}\n"):
+            told_at = now
+        if (told_at and now - told_at > GRACE_S) or now - began > limit_s:
+            _kill(process)
+
+
 def measure(config: Config, limit_s: float = 600.0) -> Run:
-    """Run one configuration in a fresh process.
+    """Run one configuration in a fresh process, by the interpreter that it names (this one by default), in an empty folder.
+
+    A program that has told its result and does not end within `GRACE_S` is ended: some loaders leave threads or workers that wait for ever.
 
     Raises:
         RuntimeError: it failed; the message holds the end of what it wrote.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.time()
-    command = [sys.executable, "-W", "ignore", "-m", config["module"], json.dumps({**config, "began": began})]
+    command = [config.get("interpreter", sys.executable), "-W", "ignore", "-m", config["module"], json.dumps({**config, "began": began})]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # without bytecode, starts measure Python's compiler
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    peak = 0
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.1):
-            peak = max(peak, tree_bytes(process.pid))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        out, err = process.communicate(timeout=limit_s)
-    finally:
-        done.set()
-        watcher.join()
-        process.kill()
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    with tempfile.TemporaryDirectory() as folder:
+        out, err, cwd = Path(folder, "out"), Path(folder, "err"), Path(folder, "cwd")
+        cwd.mkdir()
+        with out.open("wb") as told, err.open("wb") as words:
+            process = subprocess.Popen(command, stdout=told, stderr=words, env=environment, cwd=cwd, start_new_session=True)
+            try:
+                peak = _watched(process, out, limit_s)
+            finally:
+                _kill(process)
+        lines = out.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last_words = err.read_text(encoding="utf-8", errors="replace")[-3000:]
     wall_s = time.time() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if process.returncode != 0:
-        raise RuntimeError(f"{dict(config)} ended with code {process.returncode}:\n{err[-3000:]}")
+    told_it = bool(lines) and lines[-1].startswith("{") and lines[-1].endswith("}")
+    if not told_it or process.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"{dict(config)} ended with code {process.returncode} after {wall_s:.0f} s:\n{last_words}")
     cpu_s = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return Run(told=json.loads(out.strip().splitlines()[-1]), cpu_s=cpu_s, peak_bytes=peak, wall_s=wall_s)
+    return Run(told=json.loads(lines[-1]), cpu_s=cpu_s, peak_bytes=peak, wall_s=wall_s)
+
+
+def turned(names: Sequence[str], turn: int) -> list[str]:
+    """Return the names in the order of a round."""
+    first = turn % max(len(names), 1)
+    return [*names[first:], *names[:first]]
 
 
 def interleaved(configs: Mapping[str, Config], rounds: int) -> dict[str, list[Run]]:
     """Run every configuration `rounds` times, in turn."""
-    names = list(configs)
-    runs: dict[str, list[Run]] = {name: [] for name in names}
+    runs: dict[str, list[Run]] = {name: [] for name in configs}
     for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in turned(list(configs), turn):
             runs[name].append(measure(configs[name]))
     return runs
 
