@@ -1,0 +1,1 @@
+"""One program a rival, each run by its own interpreter (`make rivals`): they import nothing of penstock, only small files of this folder."""

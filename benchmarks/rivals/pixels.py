@@ -1,0 +1,51 @@
+"""The augmentation of rivals that bring none of their own: simplejpeg decodes, Pillow crops and resizes, numpy flips and normalises.
+
+As their users write it: torchvision's RandomResizedCrop with its default ranges, a flip of half of them, float32 (or uint8) channels first.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the three channels, as torchvision's models want them."""
+
+SIDE = 224
+"""Pixels of a side of a training image."""
+
+SCALE = (1 / (255 * np.array(STD))).astype(np.float32)[:, None, None]
+SHIFT = (np.array(MEAN) / np.array(STD)).astype(np.float32)[:, None, None]
+
+
+def crop(height: int, width: int) -> tuple[int, int, int, int]:
+    """Return top, left, height, width as torchvision's RandomResizedCrop draws them."""
+    for _ in range(10):
+        area = height * width * random.uniform(0.08, 1.0)
+        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return random.randint(0, height - h), random.randint(0, width - w), h, w
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def augment(value: Any, *, normalise: bool) -> Any:
+    """Return a training image `[3, 224, 224]` of a JPEG's bytes or of an array `[height, width, 3]`."""
+    pixels = value if isinstance(value, np.ndarray) and value.ndim == 3 else simplejpeg.decode_jpeg(value)
+    top, left, height, width = crop(*pixels.shape[:2])
+    part = Image.fromarray(pixels[top : top + height, left : left + width])
+    pixels = np.asarray(part.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    if random.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    if not normalise:
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    array = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
+    array *= SCALE
+    array -= SHIFT
+    return array
