@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+BENCH_DATA ?= demo_out/bench
 
 # mypy finds the package by its folder's name, and a clone's folder may have any: .venv/typing/penstock is a link to it.
 ROOMS := cli ingest loaders shards transforms
 MODULES := $(patsubst %.py,-m penstock.%,$(filter-out __init__.py,$(wildcard *.py))) $(patsubst %,-p penstock.%,$(ROOMS))
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench rivals table clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "penstock: making $(VENV) with $$($(PYTHON) --version) and installing what pyproject.toml asks for (a few minutes the first time)"
@@ -39,6 +40,12 @@ types: $(STAMP)
 
 bench: $(STAMP) ## our loader against torch's
 	$(PY) -m benchmarks.first_table --json demo_out/first_table.json
+
+rivals: $(STAMP) ## an environment for every rival of the table (about 9 GB; nothing in them is used by the package)
+	$(PY) -m benchmarks.rivals.install
+
+table: $(STAMP) ## every loader side by side; see docs/benchmarks.md
+	$(PY) -m benchmarks.table --data $(BENCH_DATA) --prune 0.7 --json demo_out/table.json --png demo_out/table.png --markdown demo_out/table.md
 
 clean:
 	rm -rf $(VENV) demo_out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,82 @@
+"""torch's DataLoader, in the three ways its documentation has for a dataset that can be indexed.
+
+- `map-style`: `__getitem__` a sample, default collation. JPEGs are decoded with simplejpeg; arrays are memory-mapped.
+- `getitems`: `__getitems__`, one fancy index over the memory-mapped array for a whole batch; tensors made by the collate function.
+- `batch-sampler`: a `BatchSampler` as the sampler and `batch_size=None` ("disable automatic batching"): `__getitem__` gets the list of a batch.
+
+Workers are persistent; `prefetch_factor` is torch's default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+
+from .loop import Config, run
+from .nothing import make
+from .samples import Sample, Source, finisher, take
+
+
+class Samples(Dataset[Any]):
+    """A training sample for a number."""
+
+    def __init__(self, source: Source) -> None:
+        """Keep the source."""
+        self.source = source
+        self.finish = None if source.kind in ("W2", "W4") else finisher(source.kind)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return a training sample."""
+        sample = self.source[index]
+        if self.finish is not None:
+            return self.finish(sample)
+        return {"x": sample["x"].copy(), "label": sample["label"]}
+
+
+class Batches(Dataset[Any]):
+    """A batch of rows of memory-mapped arrays for a list of numbers."""
+
+    def __init__(self, source: Source) -> None:
+        """Keep the source."""
+        self.source = source
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.source)
+
+    def __getitem__(self, rows: Sequence[int]) -> Any:
+        """Return a batch of tensors."""
+        return {name: torch.from_numpy(array) for name, array in take(self.source, rows).items()}
+
+    def __getitems__(self, rows: Sequence[int]) -> Any:
+        """Return a batch of tensors, when torch collects the numbers."""
+        return self[rows]
+
+
+def as_it_is(batch: Any) -> Any:
+    """Return the batch that `__getitems__` made: the collate function."""
+    return batch
+
+
+def load(config: Config) -> Iterable[Any]:
+    """Return the loader."""
+    source, workers, size = Source(config["source"], config["kind"]), config["workers"], config["batch_size"]
+    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
+    if config["style"] == "map-style":
+        return DataLoader(Samples(source), batch_size=size, shuffle=True, **options)
+    if config["style"] == "getitems":
+        return DataLoader(Batches(source), batch_size=size, shuffle=True, collate_fn=as_it_is, **options)
+    batches = Batches(source)
+    order: Any = BatchSampler(RandomSampler(batches), size, drop_last=False)
+    return DataLoader(batches, batch_size=None, sampler=order, **options)
+
+
+if __name__ == "__main__":
+    run(make, load)
