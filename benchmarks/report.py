@@ -1,0 +1,155 @@
+"""From runs to what the side-by-side table says: medians, the best setting of each loader, and ratios round by round.
+
+Pure functions on values; nothing is run or printed here. A ratio is taken within each round, where both sides met the same state of the
+machine, and told as the median of the rounds with its range.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .harness import Run
+from .rivals.registry import Family, Loader
+
+Runs = Mapping[str, Sequence[Run]]
+"""Runs of each configuration, by `key`."""
+
+
+def key(workload: str, loader: str, workers: int) -> str:
+    """Return the name of a configuration."""
+    return f"{workload} | {loader} | {workers}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One configuration's figures; medians of its rounds.
+
+    Attributes:
+        loader: its name.
+        family: what it is compared as.
+        workers: processes or threads.
+        rounds: how many were measured.
+        samples_per_s: the rate.
+        least: the lowest rate.
+        most: the highest.
+        cpu_s_per_1000: CPU seconds of the process tree for 1,000 samples, in the measured time.
+        peak_mb: largest proportional set size of the process tree.
+        first_batch_s: from the start of the process.
+        versions: of its packages.
+    """
+
+    loader: str
+    family: Family
+    workers: int
+    rounds: int
+    samples_per_s: float
+    least: float
+    most: float
+    cpu_s_per_1000: float
+    peak_mb: float
+    first_batch_s: float
+    versions: Mapping[str, str]
+
+
+def _row(loader: Loader, workers: int, runs: Sequence[Run]) -> Row:
+    rates = [float(run.told["samples_per_s"]) for run in runs]
+    return Row(
+        loader=loader.name,
+        family=loader.family,
+        workers=workers,
+        rounds=len(runs),
+        samples_per_s=statistics.median(rates),
+        least=min(rates),
+        most=max(rates),
+        cpu_s_per_1000=statistics.median(1000 * run.told["window_cpu_s"] / max(run.told["samples"], 1) for run in runs),
+        peak_mb=statistics.median(run.peak_bytes / 1e6 for run in runs),
+        first_batch_s=statistics.median(float(run.told["first_batch_s"]) for run in runs),
+        versions=runs[0].told.get("versions", {}),
+    )
+
+
+def rows_of(workload: str, loaders: Sequence[Loader], runs: Runs) -> list[Row]:
+    """Return a row for every configuration that was measured."""
+    return [
+        _row(loader, workers, found)
+        for loader in loaders
+        for workers in loader.workers
+        if workload in loader.workloads and (found := runs.get(key(workload, loader.name, workers)))
+    ]
+
+
+def best(rows: Sequence[Row], family: Family) -> Row | None:
+    """Return the fastest row of a family."""
+    return max((row for row in rows if row.family == family), key=lambda row: row.samples_per_s, default=None)
+
+
+def best_settings(rows: Sequence[Row]) -> list[Row]:
+    """Return each loader's fastest row, fastest loader first."""
+    names = dict.fromkeys(row.loader for row in rows)
+    fastest = [max((row for row in rows if row.loader == name), key=lambda row: row.samples_per_s) for name in names]
+    return sorted(fastest, key=lambda row: -row.samples_per_s)
+
+
+def _ratio(workload: str, runs: Runs, ours: Row, theirs: Row) -> dict[str, Any]:
+    """Return the ratio of rates, round by round."""
+    sides = [runs[key(workload, row.loader, row.workers)] for row in (ours, theirs)]
+    each = [one.told["samples_per_s"] / other.told["samples_per_s"] for one, other in zip(*sides, strict=False)]
+    return {"ratio": statistics.median(each), "least": min(each), "most": max(each), "against": f"{theirs.loader} ({theirs.workers})"}
+
+
+def _starts(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Return first batch and peak memory over torch's at the same number of workers: over the best of its ways."""
+    found = {}
+    for row in rows:
+        torch = [other for other in rows if other.loader.startswith("torch") and other.workers == row.workers]
+        if row.family == "ours" and torch:
+            first, small = min(torch, key=lambda other: other.first_batch_s), min(torch, key=lambda other: other.peak_mb)
+            ratio = {"ratio": row.first_batch_s / first.first_batch_s, "against": first.loader}
+            found[f"time to first batch, {row.workers} workers, over torch's"] = ratio
+            found[f"peak memory, {row.workers} workers, over torch's"] = {"ratio": row.peak_mb / small.peak_mb, "against": small.loader}
+    return found
+
+
+def ratios_of(workload: str, rows: Sequence[Row], runs: Runs) -> dict[str, dict[str, Any]]:
+    """Return what the table is asked: ours over the best loader of shards, over torch's memory map, over each limit."""
+    ours = best(rows, "ours")
+    if ours is None:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, family in (("best loader of shards or files", "shards"), ("best of torch over one memory map", "memmap")):
+        theirs = best(rows, family)  # type: ignore[arg-type]  # mypy widens the literals of a tuple
+        if theirs is not None:
+            found[name] = _ratio(workload, runs, ours, theirs)
+    two = [row for row in rows if row.workers == 2]
+    ours_two, theirs_two = best(two, "ours"), best(two, "memmap")
+    if ours_two is not None and theirs_two is not None:
+        found["torch over one memory map, both with 2 workers"] = _ratio(workload, runs, ours_two, theirs_two)
+    for limit in (row for row in rows if row.family == "limit"):
+        found[limit.loader] = _ratio(workload, runs, ours, limit)
+    return {**found, **_starts(rows)}
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """Return the tables as the README shows them: each loader's best setting, those that are absent, and the ratios."""
+    lines = []
+    for workload, part in found["workloads"].items():
+        lines += [
+            f"**{workload}**",
+            "",
+            "| loader | workers | samples/s | range | CPU s per 1,000 | peak MB | first batch, s |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in part["best"]:
+            span = f"{row['least']:,.0f} to {row['most']:,.0f}"
+            numbers = f"{row['cpu_s_per_1000']:.3g} | {row['peak_mb']:,.0f} | {row['first_batch_s']:.2f}"
+            lines.append(f"| {row['loader']} | {row['workers']} | {row['samples_per_s']:,.0f} | {span} | {numbers} |")
+        lines += [f"| {name} | - | absent | {reason} | - | - | - |" for name, reason in part["absent"].items()]
+        lines += ["", "| ours over | ratio | range of the rounds | against |", "|---|---|---|---|"]
+        for name, ratio in part["ratios"].items():
+            span = f"{ratio['least']:.2f} to {ratio['most']:.2f}" if "least" in ratio else "-"
+            lines.append(f"| {name} | {ratio['ratio']:.2f} | {span} | {ratio['against']} |")
+        lines.append("")
+    return "\n".join(lines)

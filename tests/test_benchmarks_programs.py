@@ -1,0 +1,152 @@
+"""Every program of the side-by-side table that this environment can run does run, small, so that none rots; its numbers are not looked at."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import harness, table, workloads
+from benchmarks.rivals import endless, loop, samples
+from benchmarks.rivals.registry import ALL, LOADERS, Loader
+
+HERE = ("torch", "webdataset", "hf")
+"""Environments whose packages this one has too."""
+
+SKIPPED = {
+    ("HF datasets", "W1-u8"),
+    ("HF datasets", "W3"),
+    ("webdataset", "W1-u8"),
+    ("webdataset", "W2"),
+    ("webdataset", "W4"),
+    ("HF datasets", "W2"),
+}
+"""The same code as another workload's; a process each is slow."""
+
+
+def cases() -> Iterator[tuple[Loader, str]]:
+    """Yield each loader and workload that can run here."""
+    for loader in LOADERS:
+        if not loader.environment or loader.environment in HERE:
+            yield from ((loader, workload) for workload in ALL if workload in loader.workloads and (loader.name, workload) not in SKIPPED)
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> table.Campaign:
+    """Return the smallest campaign there is."""
+    return table.Campaign(data=tmp_path_factory.mktemp("data"), scale=0.0, seconds=0.01, warm_s=0.0)
+
+
+@pytest.mark.parametrize(("loader", "workload"), [pytest.param(*case, id=f"{case[0].name}-{case[1]}") for case in cases()])
+def test_a_program_runs(campaign: table.Campaign, loader: Loader, workload: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes its data, tells every figure, and counts as many samples as its batches hold."""
+    monkeypatch.setattr(Loader, "interpreter", property(lambda _self: Path(sys.executable)))
+    monkeypatch.setattr(Loader, "absent", lambda _self: "")
+    if reason := table.missing(loader, workload):
+        pytest.skip(reason)
+    config = {**table.prepared(campaign, loader, workload), "workers": loader.workers[0], "batch_size": 8}
+    told = harness.measure(config, limit_s=120).told
+    assert set(told) >= {"samples_per_s", "first_batch_s", "samples", "window_cpu_s"}
+    assert told["samples"] > 0
+    assert loader.family == "limit" or set(told["versions"]) == set(loader.packages)
+
+
+def test_the_data_are_the_same_each_time(tmp_path: Path) -> None:
+    """Two makings agree byte for byte, whatever the scale's row count says."""
+    for workload in ("W1", "W2", "W3", "W4"):
+        one, two = (workloads.source(tmp_path / name, workload, 0.0) for name in ("one", "two"))
+        files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+        assert files
+        assert all((one / file).read_bytes() == (two / file).read_bytes() for file in files)
+
+
+def test_an_interrupted_making_is_begun_again(tmp_path: Path) -> None:
+    """A folder without its marker, or with that of other data, is made anew; one with it is left alone."""
+    made: list[Path] = []
+    for stamp in ("a", "a", "b"):
+        workloads.made(tmp_path / "x", stamp, made.append)
+    (tmp_path / "x/.done").unlink()
+    (tmp_path / "x/half").write_text("")
+    workloads.made(tmp_path / "x", "b", made.append)
+    assert len(made) == 3
+    assert not (tmp_path / "x/half").exists()
+
+
+def test_photographs_are_photo_like() -> None:
+    """They are around 500 x 375, one in four is upright, and labels go round the classes."""
+    sizes = [workloads.photograph(index).size for index in range(8)]
+    assert all(440 <= max(size) <= 560 and 330 <= min(size) <= 420 for size in sizes)
+    assert [width > height for width, height in sizes] == [True, True, True, False] * 2
+    assert [workloads.label_of(index) for index in range(9)] == [*range(8), 0]
+
+
+def test_a_row_survives_packing(tmp_path: Path) -> None:
+    """What is packed into bytes for formats that know no columns comes back, array, image and label."""
+    for kind in ("W1", "W3", "W4"):
+        row = samples.Source(workloads.source(tmp_path, kind, 0.0), kind)[5]
+        back = samples.unpack(kind, samples.pack(row))
+        assert set(back) == set(row)
+        assert all(np.array_equal(back[name], row[name]) for name in row)
+
+
+def config_of(**more: Any) -> dict[str, Any]:
+    """Return what the loop needs to know."""
+    return {"began": time.time(), "seconds": 0.02, "warm_s": 0.01, **more}
+
+
+def test_the_loop_counts_whole_epochs() -> None:
+    """A fast loader is measured over whole epochs behind the first."""
+    batches = [{"x": np.zeros((4, 2)), "label": np.arange(4)}] * 5
+    told = loop.measure(batches, config_of())
+    assert told["samples"] % 20 == 0
+    assert told["samples"] > 0
+    assert told["samples_per_s"] == pytest.approx(told["samples"] / told["window_s"])
+
+
+def test_the_loop_stops_within_a_slow_epoch() -> None:
+    """A loader whose epoch does not end is measured over part of it."""
+
+    def forever() -> Iterator[Any]:
+        while True:
+            time.sleep(0.002)
+            yield [np.zeros((3, 2)), np.arange(3)]
+
+    told = loop.measure(forever(), config_of())
+    assert 0 < told["samples"] < 100
+
+
+def test_the_loop_looks_into_batches() -> None:
+    """A batch that was not really made is noticed; tuples, dicts and wrapped dicts are batches alike."""
+    with pytest.raises(TypeError):
+        loop.look({"x": [object()]})
+    for batch in ({"x": np.zeros((4, 2))}, [np.zeros((4, 2)), np.arange(4)], [{"x": np.zeros((4, 2))}]):
+        loop.look(batch)
+        assert loop.rows_in(batch) == 4
+
+
+def test_an_endless_loader_has_epochs() -> None:
+    """Each `iter` goes on where the last one stopped, and an order holds every row."""
+    loader = endless.Endless(iter(range(10)), 3)
+    assert [list(loader), list(loader)] == [[0, 1, 2], [3, 4, 5]]
+    orders = endless.orders(50)
+    first, second = next(orders), next(orders)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert list(first) != list(second)
+
+
+def test_a_program_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that told its result and hangs is measured all the same; one that hangs before is an error."""
+    (tmp_path / "tells.py").write_text("import time\nprint('{\"a\": 1}', flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "silent.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(harness, "GRACE_S", 0.2)
+    began = time.monotonic()
+    assert harness.measure({"module": "tells"}).told == {"a": 1}
+    with pytest.raises(RuntimeError, match="ended with code -9"):
+        harness.measure({"module": "silent"}, limit_s=0.5)
+    assert time.monotonic() - began < 30

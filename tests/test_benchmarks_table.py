@@ -1,0 +1,213 @@
+"""The side-by-side table: its arithmetic on made-up runs, and what it does with loaders that are absent or fail. Nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import venv
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import chart, harness, report, table
+from benchmarks.harness import Run
+from benchmarks.rivals import install
+from benchmarks.rivals.registry import LOADERS, Loader
+
+OURS = Loader(name="ours", module="m.ours", family="ours", reads="ours")
+FAST = Loader(name="fast rival", module="m.fast", workers=(1, 2))
+MEMMAP = Loader(name="torch map", module="m.torch", family="memmap")
+LIMIT = Loader(name="limit: none", module="m.limit", family="limit", workers=(1,))
+GONE = Loader(name="gone", module="m.gone", environment="no-such-environment")
+BROKEN = Loader(name="broken", module="m.broken", workers=(0,))
+FAKES = (OURS, FAST, MEMMAP, LIMIT, GONE, BROKEN)
+RATES = {"m.ours": 1000.0, "m.fast": 400.0, "m.torch": 500.0, "m.limit": 4000.0}
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Have every program answer at once: its rate falls with workers and rises with rounds; one breaks. Return what was run."""
+    asked: list[dict[str, Any]] = []
+
+    def measure(config: dict[str, Any], limit_s: float = 0.0) -> Run:
+        del limit_s
+        if config["module"] == "m.broken":
+            raise RuntimeError("it ended with code 1:\nValueError: no such luck")
+        asked.append(config)
+        if "make" in config:
+            return Run(told={}, cpu_s=0, peak_bytes=0, wall_s=0)
+        times = sum(one.get("workers") == config["workers"] and one["module"] == config["module"] for one in asked)
+        rate = RATES[config["module"]] * (1 + times / 10) / (1 + config["workers"])
+        told = {"samples_per_s": rate, "first_batch_s": 1 + config["workers"], "samples": 100, "window_cpu_s": 0.2, "versions": {"m": "1"}}
+        return Run(told=told, cpu_s=1, peak_bytes=10**8, wall_s=1)
+
+    monkeypatch.setattr(harness, "measure", measure)
+    return asked
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> table.Campaign:
+    """Return a small campaign."""
+    return table.Campaign(data=tmp_path, scale=0.0, rounds=3)
+
+
+def test_every_row_ratio_and_absence_is_told(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """Each setting has its row, ratios are those of the rounds' medians, and what could not run is absent with its reason, never beaten."""
+    table.measure(campaign, "W4", FAKES)
+    found = json.loads(json.dumps(table.result(campaign, ["W4"], FAKES)))
+    part = found["workloads"]["W4"]
+    assert len(part["rows"]) == 3 + 2 + 3 + 1
+    assert [row["loader"] for row in part["best"]] == ["limit: none", "ours", "torch map", "fast rival"]
+    assert part["ratios"]["best loader of shards or files"]["ratio"] == pytest.approx(1000 / (400 / 2))
+    assert part["ratios"]["best of torch over one memory map"]["against"] == "torch map (0)"
+    assert part["ratios"]["torch over one memory map, both with 2 workers"]["ratio"] == pytest.approx(2)
+    assert part["ratios"]["limit: none"]["ratio"] == pytest.approx(0.5)
+    assert part["ratios"]["time to first batch, 2 workers, over torch's"]["ratio"] == 1
+    assert part["absent"] == {"gone": "its environment is not made: make rivals", "broken, 0 workers": "ValueError: no such luck"}
+    assert sum("make" in config for config in measured) == 1
+    assert not any("gone" in name or "fast rival, absent" in name for name in part["ratios"])
+
+
+def test_rounds_are_interleaved(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """A round runs every setting once, and begins one further on than the round before."""
+    table.measure(campaign, "W4", (FAST, MEMMAP))
+    names = [(config["module"], config["workers"]) for config in measured]
+    first, second = names[:5], names[5:10]
+    assert sorted(first) == sorted(second)
+    assert second == first[1:] + first[:1]
+
+
+def test_data_are_made_once(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """A second workload on the same data, and a second campaign, find them there."""
+    for _ in range(2):
+        table.measure(campaign, "W4", (OURS,))
+    assert sum("make" in config for config in measured) == 1
+
+
+def test_slow_settings_can_be_left_out_after_a_round(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """Pruning drops a rival's slow setting only: ours, torch's and the limits run in every round, since more is asked of them."""
+    campaign.prune = 0.7
+    table.measure(campaign, "W4", FAKES)
+    rounds = {name: len(runs) for name, runs in campaign.runs.items()}
+    assert rounds.pop("W4 | fast rival | 2") == 1
+    assert set(rounds.values()) == {3}
+    assert measured
+
+
+def test_only_the_loaders_asked_for_run(monkeypatch: pytest.MonkeyPatch, measured: list[dict[str, Any]], tmp_path: Path) -> None:
+    """`--only` and `--workers` narrow the campaign; JSON, picture and markdown are written, and the result can be shown again."""
+    monkeypatch.setattr(table, "LOADERS", FAKES)
+    out = [tmp_path / name for name in ("out.json", "out.png", "out.md")]
+    words = [
+        "table",
+        "--data",
+        str(tmp_path / "data"),
+        "--scale",
+        "0",
+        "--workloads",
+        "W4",
+        "--only",
+        "OURS,fast",
+        "--workers",
+        "0,2",
+        "--rounds",
+        "1",
+    ]
+    monkeypatch.setattr("sys.argv", [*words, "--json", str(out[0]), "--png", str(out[1]), "--markdown", str(out[2])])
+    table.main()
+    assert {(config["module"], config.get("workers")) for config in measured} == {("m.ours", None), ("m.ours", 0), ("m.ours", 2), ("m.fast", 2)}
+    assert json.loads(out[0].read_text())["campaign"]["workers"] == [0, 2]
+    assert "| ours | 0 | 1,100 |" in out[2].read_text()
+    assert out[1].read_bytes()[1:4] == b"PNG"
+    monkeypatch.setattr("sys.argv", [*words, "--from-json", str(out[0])])
+    table.main()
+
+
+def test_the_picture_has_a_bar_for_every_loader(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """Each family's colour is in it, and the longest bar is the fastest loader's."""
+    table.measure(campaign, "W4", FAKES)
+    picture = chart.chart(table.result(campaign, ["W4"], FAKES))
+    shades = np.asarray(picture).reshape(-1, 3)
+    colours = Counter(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in shades.tolist())
+    assert set(chart.COLOURS.values()) <= set(colours)
+    assert colours[chart.COLOURS["shards"]] < colours[chart.COLOURS["ours"]]
+    assert measured
+
+
+def test_absences_are_in_the_markdown(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """A loader that could not be installed has its line, with the reason where its figures would be."""
+    table.measure(campaign, "W4", FAKES)
+    text = report.markdown(table.result(campaign, ["W4"], FAKES))
+    assert "| gone | - | absent | its environment is not made: make rivals |" in text
+    assert measured
+
+
+def test_a_table_without_ours_has_no_ratios() -> None:
+    """With nothing of ours measured there is nothing to compare."""
+    assert report.ratios_of("W4", [], {}) == {}
+    assert report.best([], "ours") is None
+
+
+def test_the_registry_is_complete() -> None:
+    """Names are unique, every program is there, and every environment has its requirements, each pinned to one version."""
+    assert len({loader.name for loader in LOADERS}) == len(LOADERS)
+    for loader in LOADERS:
+        assert (harness.ROOT / f"{loader.module.replace('.', '/')}.py").exists()
+        if loader.environment:
+            lines = (Path(install.HERE) / "requirements" / f"{loader.environment}.txt").read_text().splitlines()
+            pins = [line for line in lines if not line.startswith("#")]
+            assert all("==" in line for line in pins)
+            pinned = {line.partition("==")[0].lower().replace("_", "-") for line in pins}
+            assert {name.replace("_", "-") for name in loader.packages} <= pinned
+
+
+def test_rivals_import_nothing_of_penstock() -> None:
+    """No program of a rival mentions the package it is measured against."""
+    for path in Path(install.HERE).glob("*.py"):
+        lines = path.read_text().splitlines()
+        assert not [line for line in lines if line.lstrip().startswith(("import penstock", "from penstock"))], path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have environments made, and requirements read, in an empty folder."""
+    (tmp_path / "requirements").mkdir()
+    monkeypatch.setattr(install, "HERE", tmp_path)
+    monkeypatch.setattr(install, "HOME", tmp_path)
+    return tmp_path
+
+
+def test_a_rival_that_cannot_be_installed_leaves_its_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The installer's last words are kept for the table, nothing half made stays, and a later success takes them away."""
+    (folder / "requirements/x.txt").write_text("# pip: --no-deps\nx==1\n")
+
+    def fails(command: list[str]) -> None:
+        assert "--no-deps" in command
+        raise RuntimeError("pip install failed: no x for this Python")
+
+    monkeypatch.setattr(venv.EnvBuilder, "create", lambda _self, path: Path(path).mkdir())
+    monkeypatch.setattr(install, "_run", fails)
+    assert "no x" in install.install("x")
+    assert (folder / "x.absent").read_text().strip() == "pip install failed: no x for this Python"
+    assert not (folder / "x").exists()
+    monkeypatch.setattr(install, "_run", lambda command: None)
+    assert install.install("x") == ""
+    assert not (folder / "x.absent").exists()
+    monkeypatch.setattr(install, "_run", fails)
+    assert install.install("x") == "", "a complete environment is left alone"
+
+
+def test_missing_system_packages_are_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they cannot be installed, the reason names them."""
+    (folder / "requirements/y.txt").write_text("# pip: --no-deps\n# apt: libnothing-dev\ny==1\n")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "libnothing-dev" in install.install("y")
+
+
+def test_a_failing_command_says_why(tmp_path: Path) -> None:
+    """The reason holds the command's last line, without the installer's warnings."""
+    with pytest.raises(RuntimeError, match="No such file"):
+        install._run(["ls", str(tmp_path / "nothing")])
