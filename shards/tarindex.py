@@ -11,7 +11,7 @@ Refused: JSON or text (ten times the size, parsed at each opening) and an index 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,8 +22,9 @@ import xxhash
 
 from ..errors import BadData
 from ..fields import Schema
+from .tarfault import Sample, row_at_break, row_of_double, unlike
 from .tarnames import Facts, facts_of, field_names, split
-from .tarscan import BLOCK, members
+from .tarscan import BLOCK, Member, Walk
 
 _VERSION = 2
 _METADATA = b"penstock.tar"
@@ -169,47 +170,57 @@ def sample_hashes(data: npt.NDArray[np.uint8], index: TarIndex) -> npt.NDArray[n
     return np.array([xxhash.xxh3_64_intdigest(data[first:last].data) for first, last in spans], np.uint64)
 
 
-def _samples(data: npt.NDArray[np.uint8]) -> tuple[list[str], list[dict[str, tuple[int, int]]]]:
+def _samples(data: npt.NDArray[np.uint8]) -> tuple[list[str], list[Sample]]:
     """Return the keys, and per key the members by suffix."""
     keys: list[str] = []
-    samples: list[dict[str, tuple[int, int]]] = []
+    samples: list[Sample] = []
     seen: set[str] = set()
-    try:
-        for name, start, size in members(data.data):
-            if (found := split(name)) is None:
-                continue
-            key, suffix = found
-            if not keys or key != keys[-1]:
-                if key in seen:
-                    raise BadData(f"key {key!r} stands at two places; a sample's members must be neighbours (tar --sort=name)")  # noqa: TRY301 (one place adds where)
-                seen.add(key)
-                keys.append(key)
-                samples.append({})
-            if suffix in samples[-1]:
-                raise BadData(f"member {name!r} stands twice")  # noqa: TRY301 (one place adds where)
-            samples[-1][suffix] = (start, size)
-    except BadData as error:
-        good = f"the last whole sample is {keys[-2]!r} (row {len(keys) - 2})" if len(keys) > 1 else "no sample before it is whole"
-        raise BadData(f"{error.reason}; {good}", row=len(keys) - 1 if keys else None) from None
+    walk = Walk(data.data)
+    for name, start, size in _told(walk, keys, samples):
+        if (found := split(name)) is None:
+            continue
+        key, suffix = found
+        if not keys or key != keys[-1]:
+            if key in seen:
+                reason = f"key {key!r} stands at two places; a sample's members must be neighbours (tar --sort=name)"
+                raise BadData(reason, row=row_of_double(samples))
+            seen.add(key)
+            keys.append(key)
+            samples.append({})
+        if suffix in samples[-1]:
+            raise BadData(f"member {name!r} stands twice", row=row_of_double(samples))
+        samples[-1][suffix] = (start, size)
     if not keys:
         raise BadData(f"the tar of {len(data)} bytes holds no sample; members are named <key>.<field>.<extension>, such as 000001.jpg")
     return keys, samples
 
 
-def _checked_names(
-    keys: list[str], samples: list[dict[str, tuple[int, int]]], distinct: list[tuple[str, ...]], name_of: Mapping[str, str]
-) -> list[str]:
+def _told(walk: Walk, keys: list[str], samples: list[Sample]) -> Iterator[Member]:
+    """Yield a walk's members; damage that ends it is told with the row at fault, if one is, and with what is whole before it."""
+    try:
+        yield from walk
+    except BadData as error:
+        row = row_at_break(keys, samples, walk.header())
+        if row is None and keys:
+            good = f"the last sample found, {keys[-1]!r} (row {len(keys) - 1}), ends before that, so no row is named"
+        else:
+            good = f"the last whole sample is {keys[row - 1]!r} (row {row - 1})" if row else "no sample before it is whole"
+        raise BadData(f"{error.reason}; {good}", row=row) from None
+
+
+def _checked_names(keys: list[str], samples: list[Sample], distinct: list[tuple[str, ...]], name_of: Mapping[str, str]) -> list[str]:
     """Return the first sample's fields, if all samples have the same."""
     names = [name_of[suffix] for suffix in distinct[0]]
-    for suffixes in distinct[1:]:
-        if (found := {name_of[suffix] for suffix in suffixes}) != set(names):
-            row = next(row for row, sample in enumerate(samples) if tuple(sample) == suffixes)
-            missing, extra = sorted(set(names) - found), sorted(found - set(names))
-            raise BadData(
-                f"sample {keys[row]!r} has other fields than the first, {keys[0]!r}: missing {missing}, extra {extra}; all samples of a dataset have the same",
-                row=row,
-            )
-    return names
+    if all({name_of[suffix] for suffix in suffixes} == set(names) for suffixes in distinct):
+        return names
+    row, pattern, certain = unlike(samples, name_of)
+    found, wanted = ({name_of[suffix] for suffix in samples[number]} for number in (row, pattern))
+    missing, extra = sorted(wanted - found), sorted(found - wanted)
+    raise BadData(
+        f"sample {keys[row]!r} has other fields than {'the first' if not pattern else 'most'}, {keys[pattern]!r}: missing {missing}, extra {extra}; "
+        "all samples of a dataset have the same",
+        row=row if certain else None,
+    )
 
 
 def _text(values: list[str]) -> pa.StringArray:

@@ -21,6 +21,7 @@ BLOCK = 512
 
 _ZEROS = bytes(BLOCK)
 _MAX_EXTENSION_BYTES = 1 << 20
+_FEWEST_DIGITS = 16
 _FILES = b"0\x007"
 _REFUSED = {
     b"1": "a hard link",
@@ -49,46 +50,73 @@ class Member(NamedTuple):
     size_bytes: int
 
 
-def members(data: bytes | memoryview | mmap.mmap) -> Iterator[Member]:
-    """Yield the regular files of a tar in order; folders are passed over.
+class Walk:
+    """Yields the regular files of a tar in order; folders are passed over.
 
-    Raises:
-        BadData: the archive is cut, damaged, or holds a member that a dataset must not have.
+    Attributes:
+        at: where the header stands that was looked at last. When the walk ends in `BadData`, that is where the damage was met.
     """
-    total = len(data)
-    _refuse_compressed(bytes(data[:8]))
-    at = 0
-    shared: dict[str, str] = {}
-    own: dict[str, str] = {}
-    while True:
-        if at + BLOCK > total:
-            raise BadData(f"the tar ends at byte {total} without its end marker: it was cut short; fetch or write it again")
-        header = bytes(data[at : at + BLOCK])
-        if header == _ZEROS:
-            if total % BLOCK:
-                raise BadData(f"the tar has {total} bytes, which is no multiple of {BLOCK}: its end was cut off; fetch or write it again")
-            return
-        _check_sum(header, at)
-        kind = header[156:157]
-        size = _number(header[124:136], at) if "size" not in own or kind not in _FILES else _pax_size(own["size"], at)
-        start = at + BLOCK
-        if size > total - start:
-            raise BadData(f"the member at byte {at} claims {size} bytes and {total - start} are left: the tar was cut short or the size is a lie")
-        at = start + (size + BLOCK - 1) // BLOCK * BLOCK
-        if kind in _FILES:
-            name = own.get("path") or shared.get("path") or _name(header)
-            _check_member(name, {**shared, **own} if shared or own else own)
-            own = {}
-            if not (kind == b"\0" and name.endswith("/")):
-                yield Member(name, start, size)
-        elif kind == b"5":
-            own = {}
-        elif kind in b"LKxXg":
-            extension = _extension(kind, bytes(data[start : start + min(size, _MAX_EXTENSION_BYTES + 1)]), start)
-            (shared if kind == b"g" else own).update(extension)
-        else:
-            name = own.get("path") or _name(header)
-            raise BadData(f"member {name!r} is {_REFUSED.get(kind, f'of unknown type {kind!r}')}; a dataset's tar holds regular files only")
+
+    def __init__(self, data: bytes | memoryview | mmap.mmap) -> None:
+        """Take the tar's bytes; nothing is looked at yet."""
+        self._data = data
+        self.at = 0
+
+    def header(self) -> bytes:
+        """Return the block that was looked at last, or what is left of it in a tar that was cut."""
+        return bytes(self._data[self.at : self.at + BLOCK])
+
+    def __iter__(self) -> Iterator[Member]:
+        """Walk from the first header to the end marker.
+
+        Raises:
+            BadData: the archive is cut, damaged, or holds a member that a dataset must not have.
+        """
+        data, total = self._data, len(self._data)
+        _refuse_compressed(bytes(data[:8]))
+        at = 0
+        shared: dict[str, str] = {}
+        own: dict[str, str] = {}
+        while True:
+            self.at = at
+            if at + BLOCK > total:
+                raise BadData(f"the tar ends at byte {total} without its end marker: it was cut short; fetch or write it again")
+            header = bytes(data[at : at + BLOCK])
+            if header == _ZEROS:
+                if total % BLOCK:
+                    raise BadData(f"the tar has {total} bytes, which is no multiple of {BLOCK}: its end was cut off; fetch or write it again")
+                return
+            _check_sum(header, at)
+            kind = header[156:157]
+            size = _number(header[124:136], at) if "size" not in own or kind not in _FILES else _pax_size(own["size"], at)
+            start = at + BLOCK
+            if size > total - start:
+                raise BadData(f"the member at byte {at} claims {size} bytes and {total - start} are left: the tar was cut short or the size is a lie")
+            at = start + (size + BLOCK - 1) // BLOCK * BLOCK
+            if kind in _FILES:
+                name = own.get("path") or shared.get("path") or name_in(header)
+                _check_member(name, {**shared, **own} if shared or own else own)
+                own = {}
+                if not (kind == b"\0" and name.endswith("/")):
+                    yield Member(name, start, size)
+            elif kind == b"5":
+                own = {}
+            elif kind in b"LKxXg":
+                extension = _extension(kind, bytes(data[start : start + min(size, _MAX_EXTENSION_BYTES + 1)]), start)
+                (shared if kind == b"g" else own).update(extension)
+            else:
+                name = own.get("path") or name_in(header)
+                raise BadData(f"member {name!r} is {_REFUSED.get(kind, f'of unknown type {kind!r}')}; a dataset's tar holds regular files only")
+
+
+def members(data: bytes | memoryview | mmap.mmap) -> Iterator[Member]:
+    """Yield the regular files of a tar in order; see `Walk`."""
+    return iter(Walk(data))
+
+
+def is_end_marker(header: bytes) -> bool:
+    """Whether a block is so nearly zero that it was no header, the least of which has over 40 digits, but the zeros that end a tar."""
+    return len(header) == BLOCK and BLOCK - header.count(0) < _FEWEST_DIGITS
 
 
 def _refuse_compressed(head: bytes) -> None:
@@ -107,6 +135,8 @@ def _check_sum(header: bytes, at: int) -> None:
         stated = -1
     found = sum(header) - sum(header[148:156]) + 256
     if stated != found and stated != found - 256 * sum(byte > 127 for byte in header[:148] + header[156:]):
+        if at and is_end_marker(header):
+            raise BadData(f"the zeros at byte {at} that end the tar are damaged: no member's header stands there")
         raise BadData(f"the header at byte {at} has checksum {header[148:156]!r}, not {found:o}: the tar is damaged there, or is not a tar")
 
 
@@ -129,7 +159,8 @@ def _pax_size(text: str, at: int) -> int:
     return int(text)
 
 
-def _name(header: bytes) -> str:
+def name_in(header: bytes) -> str:
+    """Return the name that a header has; whether it is damaged, or whether another header says a longer one, is not looked at."""
     name = header[:100].split(b"\0", 1)[0]
     if header[257:263] == b"ustar\0" and header[345]:
         name = header[345:500].split(b"\0", 1)[0] + b"/" + name
