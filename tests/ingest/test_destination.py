@@ -182,3 +182,15 @@ def test_killed_publishing_is_no_stranger(tmp_path: Path) -> None:
     (root / "data").mkdir()
     (root / "data" / "part.arrow").write_bytes(b"x")
     assert asked(root, overwrite=True).operation == "overwrite"
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_the_hint_says_what_overwriting_would_cost(tmp_path: Path, published: bool) -> None:
+    """Beside an unfinished append, `--overwrite` is said to replace the rows that are published, and not only to start again."""
+    (tmp_path / "t.csv").write_text("x\n1\n2\n")
+    root = tmp_path / "out"
+    if published:
+        convert(tmp_path / "t.csv", root, workers=0)
+    plan(root)
+    with pytest.raises(AlreadyExists, match="--overwrite replaces the 2 rows" if published else "--overwrite starts again"):
+        asked(root, append=True)
