@@ -18,6 +18,10 @@ Runs = Mapping[str, Sequence[Run]]
 """Runs of each configuration, by `key`."""
 
 
+SETTING = " with "
+"""Between a loader and the workers with which it failed, in the name of an absence."""
+
+
 def key(workload: str, loader: str, workers: int) -> str:
     """Return the name of a configuration."""
     return f"{workload} | {loader} | {workers}"
@@ -130,6 +134,18 @@ def ratios_of(workload: str, rows: Sequence[Row], runs: Runs) -> dict[str, dict[
     for limit in (row for row in rows if row.family == "limit"):
         found[limit.loader] = _ratio(workload, runs, ours, limit)
     return {**found, **_starts(rows)}
+
+
+def gathered(absent: Mapping[str, str]) -> dict[str, str]:
+    """Return the absences with settings of one loader that have one reason in one line."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, reason in absent.items():
+        loader, _, setting = name.rpartition(SETTING)
+        groups.setdefault((loader or setting, reason), []).append(setting if loader else "")
+    return {
+        f"{loader}{SETTING}{', '.join(s.removesuffix(' workers') for s in settings)} workers" if settings[0] else loader: reason
+        for (loader, reason), settings in groups.items()
+    }
 
 
 def markdown(found: Mapping[str, Any]) -> str:

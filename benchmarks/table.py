@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,7 +26,7 @@ import penstock
 from . import harness
 from .chart import chart
 from .harness import Config, Run
-from .report import best_settings, key, markdown, ratios_of, rows_of
+from .report import SETTING, best_settings, gathered, key, markdown, ratios_of, rows_of
 from .rivals.registry import ALL, LOADERS, Loader
 from .rivals.samples import BATCH
 from .workloads import made, source
@@ -146,7 +147,7 @@ def measure(campaign: Campaign, workload: str, loaders: Sequence[Loader]) -> Non
                 run = harness.measure(configs[name])
             except RuntimeError as error:
                 campaign.runs.pop(name, None)
-                campaign.note(workload, f"{configs[name]['loader']}, {configs[name]['workers']} workers", last_words(error))
+                campaign.note(workload, f"{configs[name]['loader']}{SETTING}{configs[name]['workers']} workers", last_words(error))
                 del configs[name]
                 continue
             campaign.runs.setdefault(name, []).append(run)
@@ -164,7 +165,7 @@ def result(campaign: Campaign, workloads: Sequence[str], loaders: Sequence[Loade
             "rows": [asdict(row) for row in rows],
             "best": [asdict(row) for row in best_settings(rows)],
             "ratios": ratios_of(workload, rows, campaign.runs),
-            "absent": campaign.absent.get(workload, {}),
+            "absent": gathered(campaign.absent.get(workload, {})),
         }
     how = {name: getattr(campaign, name) for name in ("scale", "rounds", "seconds", "warm_s", "workers", "prune")}
     return {"machine": harness.machine(), "campaign": how, "workloads": parts}
@@ -172,7 +173,7 @@ def result(campaign: Campaign, workloads: Sequence[str], loaders: Sequence[Loade
 
 def show(found: dict[str, Any]) -> None:
     """Print every row, every absence and every ratio."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     for workload, part in found["workloads"].items():
         table = Table("loader", "workers", "rounds", "samples/s", "range", "CPU s per 1,000", "peak MB", "first batch, s", title=workload)
         for row in part["rows"]:

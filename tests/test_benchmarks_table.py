@@ -66,7 +66,7 @@ def test_every_row_ratio_and_absence_is_told(measured: list[dict[str, Any]], cam
     assert part["ratios"]["torch over one memory map, both with 2 workers"]["ratio"] == pytest.approx(2)
     assert part["ratios"]["limit: none"]["ratio"] == pytest.approx(0.5)
     assert part["ratios"]["time to first batch, 2 workers, over torch's"]["ratio"] == 1
-    assert part["absent"] == {"gone": "its environment is not made: make rivals", "broken, 0 workers": "ValueError: no such luck"}
+    assert part["absent"] == {"gone": "its environment is not made: make rivals", "broken with 0 workers": "ValueError: no such luck"}
     assert sum("make" in config for config in measured) == 1
     assert not any("gone" in name or "fast rival, absent" in name for name in part["ratios"])
 
@@ -143,6 +143,12 @@ def test_absences_are_in_the_markdown(measured: list[dict[str, Any]], campaign: 
     text = report.markdown(table.result(campaign, ["W4"], FAKES))
     assert "| gone | - | absent | its environment is not made: make rivals |" in text
     assert measured
+
+
+def test_settings_that_fail_alike_are_one_absence() -> None:
+    """A loader that fails in the same way with every number of workers has one line; one that fails otherwise has another."""
+    found = report.gathered({"a with 0 workers": "x", "a with 2 workers": "x", "a with 1 workers": "y", "b": "z"})
+    assert found == {"a with 0, 2 workers": "x", "a with 1 workers": "y", "b": "z"}
 
 
 def test_a_table_without_ours_has_no_ratios() -> None:

@@ -6,6 +6,7 @@ one that is not there is absent, with the reason that `make rivals` noted, and a
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class Loader:
         note = HOME / f"{self.environment}.absent"
         if self.environment and note.exists():
             return note.read_text(encoding="utf-8").strip() or "it could not be installed"
-        if self.interpreter.exists():
+        if not self.environment or (HOME / self.environment / ".installed").exists():
             return ""
         return "its environment is not made: make rivals"
 
@@ -78,6 +79,8 @@ def _limit(name: str, style: str, workloads: tuple[str, ...], processes: int) ->
     return Loader(name=name, module="benchmarks.limits", family="limit", style=style, workloads=workloads, workers=(processes,))
 
 
+CORES = os.cpu_count() or 1
+
 THREADS = (1, 2)
 """What loaders of threads are tried with."""
 
@@ -87,19 +90,21 @@ LOADERS = (
     _torch("torch map-style, memory map", "map-style", (*STORED_IMAGES, *ARRAYS), "memmap"),
     _torch("torch __getitems__, memory map", "getitems", ARRAYS, "memmap"),
     _torch("torch BatchSampler, memory map", "batch-sampler", ARRAYS, "memmap"),
+    _torch("torch BatchSampler, numpy.take", "take", ("W4",), "memmap"),
     _rival("webdataset", "webdataset_loader", "webdataset", "webdataset", "torch"),
     _rival("mosaicml-streaming", "mosaic_loader", "mosaic", "mosaicml-streaming", "torch"),
     _rival("litdata", "litdata_loader", "litdata", "litdata", "torch"),
-    _rival("grain", "grain_loader", "grain", "grain", "array-record"),
+    _rival("grain", "grain_loader", "grain", "grain", "array-record", style="samples"),
+    _rival("grain, batched reads", "grain_loader", "grain", "grain", "array-record", style="batched", workloads=("W4",)),
     _rival("HF datasets", "hf_loader", "hf", "datasets", "pyarrow", style="torch"),
     _rival("HF datasets, Arrow", "hf_loader", "hf", "datasets", "pyarrow", style="arrow", workloads=ARRAYS),
     _rival("lance", "lance_loader", "lance", "pylance", "torch"),
     _rival("ffcv", "ffcv_loader", "ffcv", "ffcv", "numba", workers=THREADS),
     _rival("spdl", "spdl_loader", "spdl", "spdl-core", "simplejpeg", workers=THREADS, reads=""),
     _rival("dali, CPU", "dali_loader", "dali", "nvidia-dali-cuda130", workers=THREADS, reads=""),
-    _limit("limit: whole images decoded", "full", IMAGES, 2),
-    _limit("limit: regions decoded", "region", IMAGES, 2),
-    _limit("limit: fused kernel", "fused", STORED_IMAGES, 2),
+    _limit("limit: whole images decoded", "full", IMAGES, CORES),
+    _limit("limit: regions decoded", "region", IMAGES, CORES),
+    _limit("limit: fused kernel", "fused", STORED_IMAGES, CORES),
     _limit("limit: gather", "gather", ARRAYS, 1),
     _limit("limit: gather, order given", "given", ARRAYS, 1),
     _limit("limit: copy of the bytes", "copy", ("W3",), 1),

@@ -1,8 +1,9 @@
-"""torch's DataLoader, in the three ways its documentation has for a dataset that can be indexed.
+"""torch's DataLoader, in the ways its documentation has for a dataset that can be indexed.
 
 - `map-style`: `__getitem__` a sample, default collation. JPEGs are decoded with simplejpeg; arrays are memory-mapped.
 - `getitems`: `__getitems__`, one fancy index over the memory-mapped array for a whole batch; tensors made by the collate function.
 - `batch-sampler`: a `BatchSampler` as the sampler and `batch_size=None` ("disable automatic batching"): `__getitem__` gets the list of a batch.
+- `take`: the same with `numpy.take` in place of an index.
 
 Workers are persistent; `prefetch_factor` is torch's default.
 """
@@ -43,9 +44,9 @@ class Samples(Dataset[Any]):
 class Batches(Dataset[Any]):
     """A batch of rows of memory-mapped arrays for a list of numbers."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, by_take: bool = False) -> None:
         """Keep the source."""
-        self.source = source
+        self.source, self.by_take = source, by_take
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -53,7 +54,7 @@ class Batches(Dataset[Any]):
 
     def __getitem__(self, rows: Sequence[int]) -> Any:
         """Return a batch of tensors."""
-        return {name: torch.from_numpy(array) for name, array in take(self.source, rows).items()}
+        return {name: torch.from_numpy(array) for name, array in take(self.source, rows, by_take=self.by_take).items()}
 
     def __getitems__(self, rows: Sequence[int]) -> Any:
         """Return a batch of tensors, when torch collects the numbers."""
@@ -73,7 +74,7 @@ def load(config: Config) -> Iterable[Any]:
         return DataLoader(Samples(source), batch_size=size, shuffle=True, **options)
     if config["style"] == "getitems":
         return DataLoader(Batches(source), batch_size=size, shuffle=True, collate_fn=as_it_is, **options)
-    batches = Batches(source)
+    batches = Batches(source, by_take=config["style"] == "take")
     order: Any = BatchSampler(RandomSampler(batches), size, drop_last=False)
     return DataLoader(batches, batch_size=None, sampler=order, **options)
 
