@@ -27,6 +27,7 @@ from ..errors import PenstockError, StorageError
 from .output import OutputLost, drop_output, hear_output
 
 COMMANDS: dict[str, str] = {
+    "bench": "bench",
     "convert": "convert",
     "index": "index",
     "inspect": "inspect",

@@ -71,8 +71,8 @@ def decide(root: Path, settings: Settings, job: Job, *, append: bool, overwrite:
         return Decision(step=Step.START, operation="overwrite", standing=standing, discard=discard)
     if job.planned or others:
         same = "with these settings" if job.planned else "with other settings"
-        there = sum(manifest.rows for manifest in standing if manifest is not None)
-        anew = f"replaces the {there} rows that are published here" if any(standing) else "starts again"
+        rows = sum(manifest.rows for manifest in standing if manifest is not None)
+        anew = f"replaces the {rows} rows that are published here" if any(standing) else "starts again"
         raise AlreadyExists(f"{root}: an unfinished conversion {same} is here; --resume (resume=True) continues it, --overwrite {anew}")
     if any(standing):
         if append:

@@ -1,0 +1,172 @@
+"""`penstock bench PATH`: how fast a dataset is read with the user's own transforms, at several numbers of workers, and which number is best.
+
+Each measurement is a fresh process (`bench_one`); the numbers of workers take turns, round after round, so that a machine that drifts drifts for all; what
+is told are medians. The loader has its defaults, and the page cache is as warm as the rounds make it: what is measured is the loader, not the disk.
+On a terminal a table is kept up to date; elsewhere each measurement is a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from ..errors import BadRequest, WorkerFailed
+from ..shards.storage import atomic_write
+from .tables import console, table
+
+ALIKE = 0.03
+"""Settings whose rates differ by less are taken for equally fast, and the one with fewer workers wins."""
+
+LIMIT_S = 600.0
+"""Seconds that one measurement may take, beside its own."""
+
+Runs = dict[int, list[dict[str, float]]]
+"""What was measured, by number of workers."""
+
+
+def numbers_of(workers: str) -> list[int]:
+    """Return the numbers of workers to try.
+
+    Raises:
+        BadRequest: it is no list of them.
+    """
+    try:
+        found = sorted({int(part) for part in workers.split(",")})
+    except ValueError:
+        found = []
+    if not found or found[0] < 0:
+        raise BadRequest(f"--workers {workers!r} is not a list of numbers, such as 0,1,2,4")
+    return found
+
+
+def medians(runs: Runs) -> list[dict[str, float]]:
+    """Return a row for each number of workers: the medians of what was measured, and how far the rates were apart."""
+    rows = []
+    for workers, found in sorted(runs.items()):
+        if found:
+            rates = [run["samples_per_s"] for run in found]
+            row = {name: statistics.median(run[name] for run in found) for name in found[0]}
+            rows.append({"workers": workers, "rounds": len(found), "lowest": min(rates), "highest": max(rates), **row})
+    return rows
+
+
+def best_of(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """Return the row to recommend: the fewest workers among those that are as fast as the fastest."""
+    fastest = max(row["samples_per_s"] for row in rows)
+    return next(row for row in rows if row["samples_per_s"] >= fastest * (1 - ALIKE))
+
+
+def advice(rows: Sequence[Mapping[str, float]]) -> str:
+    """Return the last line: what to set, and what it brings."""
+    best, first = best_of(rows), rows[0]
+    gain = best["samples_per_s"] / first["samples_per_s"]
+    against = "" if best is first else f", {gain:.2f} times {first['workers']:.0f}"
+    return (
+        f"best: num_workers={best['workers']:.0f} ({best['samples_per_s']:,.0f} samples/s{against}; first batch after {best['first_batch_s']:.2f} s)"
+    )
+
+
+def measured(config: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a fresh process measures.
+
+    Raises:
+        BadRequest: the loader refused the dataset or the transforms.
+        WorkerFailed: the process failed, or took too long.
+    """
+    command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.bench_one", json.dumps({**config, "began": time.time()})]
+    limit_s = LIMIT_S + 2 * config["seconds"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)  # noqa: S603  (our own)
+    except subprocess.TimeoutExpired:
+        raise WorkerFailed(f"measuring {config['workers']} workers took more than {limit_s:g} s; use a smaller --batch-size", stage="bench") from None
+    lines = done.stdout.strip().splitlines()
+    told = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    if "error" in told:
+        raise BadRequest(told["error"])
+    if done.returncode or not told:
+        raise WorkerFailed(f"measuring {config['workers']} workers ended with code {done.returncode}: {done.stderr.strip()[-800:]}", stage="bench")
+    return {str(name): float(value) for name, value in told.items()}
+
+
+def as_table(path: str, rows: Sequence[Mapping[str, float]]) -> Table:
+    """Return the table for a person."""
+    heads = ["workers", "samples/s", "lowest to highest", "first batch", "waiting", "CPU of this process", "rounds"]
+    shown = [
+        [
+            f"{row['workers']:.0f}",
+            f"{row['samples_per_s']:,.0f}",
+            f"{row['lowest']:,.0f} to {row['highest']:,.0f}",
+            f"{row['first_batch_s']:.2f} s",
+            f"{row['waiting']:.0%}",
+            f"{row['parent_cpu']:.0%}",
+            f"{row['rounds']:.0f}",
+        ]
+        for row in rows
+    ]
+    return table(path, heads, shown, right=range(len(heads)))
+
+
+def bench(
+    path: Annotated[str, typer.Argument(help="A dataset, or a file, folder or brace pattern of foreign shards.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 256,
+    workers: Annotated[str | None, typer.Option(metavar="N,N,...", help="Numbers of workers to try; 0, 1, 2, 4 and so on up to the cores.")] = None,
+    transforms: Annotated[
+        str | None, typer.Option(metavar="FILE.py:NAME", help="Your transforms: a dict from column to ops, or a function that returns it.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(metavar="A,B,...", help="The columns to read.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each number of workers is measured.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Of one measurement.")] = 3.0,
+    report: Annotated[str | None, typer.Option(metavar="FILE", help="Write the result as JSON into a file too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure the loader on a dataset with your transforms at several numbers of workers, and say which is best."""
+    tried = numbers_of(workers) if workers is not None else sorted({0, *(1 << i for i in range((os.cpu_count() or 1).bit_length()))})
+    chosen = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    config = {"path": path, "batch_size": batch_size, "transforms": transforms, "columns": chosen, "seconds": seconds}
+    rows = _campaign(config, tried, rounds, quiet=as_json)
+    found = {**config, "cores": os.cpu_count(), "settings": rows, "best_workers": int(best_of(rows)["workers"])}
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    if report is not None:
+        atomic_write(Path(report), text.encode() + b"\n")
+    typer.echo(text if as_json else advice(rows))
+
+
+def _campaign(config: Mapping[str, Any], tried: Sequence[int], rounds: int, *, quiet: bool) -> list[dict[str, float]]:
+    """Measure all numbers of workers in turn, `rounds` times, showing what is known so far."""
+    runs: Runs = {number: [] for number in tried}
+    out = console()
+    alive = out.is_terminal and not quiet
+    with Live(console=out, auto_refresh=False) if alive else _Silent() as live:
+        for turn in range(rounds):
+            for place in range(len(tried)):
+                number = tried[(place + turn) % len(tried)]
+                runs[number].append(measured({**config, "workers": number}))
+                if alive:
+                    live.update(as_table(str(config["path"]), medians(runs)), refresh=True)
+                elif not quiet:
+                    rate = runs[number][-1]["samples_per_s"]
+                    out.print(f"round {turn + 1} of {rounds}, {number} workers: {rate:,.0f} samples/s")
+    if not alive and not quiet:
+        out.print(as_table(str(config["path"]), medians(runs)))
+    return medians(runs)
+
+
+class _Silent:
+    """Stands where there is no terminal to keep a table on."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to end."""

@@ -1,0 +1,125 @@
+"""`penstock bench`: fresh processes in turn, medians, a recommendation, and refusals that name what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts.raw import image_folder
+from typer.testing import CliRunner, Result
+
+import penstock as ps
+from penstock.cli.app import app
+from penstock.cli.bench import advice, best_of, measured, medians, numbers_of
+from penstock.cli.bench_one import find
+from penstock.errors import BadRequest, WorkerFailed
+
+
+def run(*arguments: object) -> Result:
+    """Run the command line in this process."""
+    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset of numbers."""
+    path = tmp_path_factory.mktemp("bench") / "rows"
+    with ps.Writer(path, fields={"x": ps.Array((8,), "float32"), "n": ps.Scalar()}) as writer:
+        for n in range(500):
+            writer.write({"x": np.full(8, n, np.float32), "n": n})
+    return path
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0", [0]), ("4,0,2,2", [0, 2, 4]), (" 1 , 3 ", [1, 3])])
+def test_numbers_of_workers_are_read(text: str, expected: list[int]) -> None:
+    """A list in any order, with repeats, is each number once, smallest first."""
+    assert numbers_of(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "two", "1,,2", "-1,2", "1.5"])
+def test_what_is_no_list_of_numbers_is_refused(text: str) -> None:
+    """The message shows what was given and what would do."""
+    with pytest.raises(BadRequest, match="is not a list of numbers, such as 0,1,2,4"):
+        numbers_of(text)
+
+
+def test_the_fewest_workers_that_are_as_fast_win() -> None:
+    """Medians are compared, within the margin the smaller number is recommended, and the gain is told against the first setting."""
+    one = {"first_batch_s": 1.0, "waiting": 0.5, "parent_cpu": 0.5}
+    runs = {
+        0: [{**one, "samples_per_s": rate} for rate in (90.0, 100.0, 500.0)],
+        1: [{**one, "samples_per_s": rate} for rate in (195.0, 196.0, 1.0)],
+        2: [{**one, "samples_per_s": 200.0}],
+        3: [],
+    }
+    rows = medians(runs)
+    assert [(row["workers"], row["samples_per_s"], row["rounds"]) for row in rows] == [(0, 100.0, 3), (1, 195.0, 3), (2, 200.0, 1)]
+    assert (rows[0]["lowest"], rows[0]["highest"]) == (90.0, 500.0)
+    assert best_of(rows)["workers"] == 1
+    assert advice(rows) == "best: num_workers=1 (195 samples/s, 1.95 times 0; first batch after 1.00 s)"
+    assert "times" not in advice(rows[:1])
+
+
+def test_a_dataset_is_measured(rows: Path, tmp_path: Path) -> None:
+    """Each number of workers is measured as often as asked, and the report on the screen and in the file is one and the same."""
+    done = run(rows, "--workers", "0,1", "--rounds", 2, "--seconds", 0.05, "--batch-size", 32, "--json", "--report", tmp_path / "r.json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told == json.loads((tmp_path / "r.json").read_text())
+    assert [(row["workers"], row["rounds"]) for row in told["settings"]] == [(0, 2), (1, 2)]
+    assert all(row["lowest"] <= row["samples_per_s"] <= row["highest"] and row["first_batch_s"] > 0 for row in told["settings"])
+    assert told["best_workers"] in {0, 1}
+
+
+def test_without_a_terminal_each_measurement_is_a_line(rows: Path) -> None:
+    """Lines come as the measurements do, then the table, and last what is best."""
+    lines = run(rows, "--workers", "0", "--rounds", 1, "--seconds", 0.05).stdout.splitlines()
+    assert lines[0].startswith("round 1 of 1, 0 workers: ")
+    assert any("samples/s" in line and "first batch" in line for line in lines)
+    assert lines[-1].startswith("best: num_workers=0 (")
+
+
+def test_the_users_transforms_are_what_is_measured(tmp_path: Path) -> None:
+    """Transforms are taken from a file, as a dict or from a function, and are those of the loader."""
+    image_folder(tmp_path / "raw", classes=2, each=3)
+    ps.convert(tmp_path / "raw", tmp_path / "ds", workers=0)
+    (tmp_path / "train.py").write_text(
+        "import penstock as ps\nOPS = [ps.transforms.Resize((8, 8))]\nTRANSFORMS = {'image': OPS}\n\ndef made():\n    return TRANSFORMS\n"
+    )
+    for name in ("TRANSFORMS", "made"):
+        done = run(tmp_path / "ds", "--workers", 0, "--rounds", 1, "--seconds", 0.05, "--transforms", f"{tmp_path / 'train.py'}:{name}", "--json")
+        assert done.exit_code == 0, done.output
+    found: Any = find(f"{tmp_path / 'train.py'}:made")
+    assert list(found) == ["image"]
+    assert find("json:__name__") == "json"
+
+
+@pytest.mark.parametrize("place", ["train.py", "nowhere.py:X", "json:nothing", "no_such_module_here:X", ":X", "x:"])
+def test_transforms_that_are_not_there_are_refused(rows: Path, place: str) -> None:
+    """A file, module or name that does not exist is one line that names it, and exit code 1."""
+    with pytest.raises(BadRequest, match="--transforms"):
+        find(place)
+    if place == "json:nothing":
+        done = run(rows, "--workers", 0, "--transforms", place)
+        assert done.exit_code == 1
+        assert "json:nothing" in done.stderr
+
+
+def test_refusals_of_the_loader_arrive(rows: Path, tmp_path: Path) -> None:
+    """A dataset that is none and a column that is none are told as the loader tells them."""
+    for arguments, message in (((tmp_path / "none",), "none"), ((rows, "--columns", "y"), "there is no 'y'")):
+        done = run(*arguments, "--workers", 0, "--seconds", 0.05)
+        assert done.exit_code == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_program_that_fails_says_how(rows: Path, tmp_path: Path) -> None:
+    """An error that is not ours arrives with its end, and the exit code."""
+    (tmp_path / "bad.py").write_text("raise RuntimeError('no luck today')")
+    config = {"path": str(rows), "batch_size": 4, "transforms": f"{tmp_path / 'bad.py'}:X", "columns": None, "seconds": 0.05, "workers": 0}
+    with pytest.raises(WorkerFailed, match="no luck today"):
+        measured(config)
