@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,7 @@ def test_damage_behind_the_last_row_names_none_and_says_so(tmp_path: Path) -> No
         )
 
 
-KINDS: dict[str, tuple[list[tuple[str, bytes]], int]] = {
+KINDS: dict[str, tuple[Sequence[tuple[str, bytes] | tarfile.TarInfo], int]] = {
     "ustar": (pairs(ROWS), tarfile.USTAR_FORMAT),
     "one member": ([(f"{n}.bin", b"x" * n) for n in range(ROWS)], tarfile.USTAR_FORMAT),
     "pax": ([(f"{LONG}{n}.{suffix}", b"x" * n) for n in range(ROWS) for suffix in ("cls.bin", "raw.bin")], tarfile.PAX_FORMAT),
