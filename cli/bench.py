@@ -7,6 +7,7 @@ On a terminal a table is kept up to date; elsewhere each measurement is a line.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import statistics
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from PIL import Image
 from rich.live import Live
 from rich.table import Table
 
 from ..errors import BadRequest, WorkerFailed
 from ..shards.storage import atomic_write
+from .chart import Bar, Panel, draw_bars
 from .tables import console, table
 
 ALIKE = 0.03
@@ -117,6 +120,13 @@ def as_table(path: str, rows: Sequence[Mapping[str, float]]) -> Table:
     return table(path, heads, shown, right=range(len(heads)))
 
 
+def picture(path: str, rows: Sequence[Mapping[str, float]]) -> Image.Image:
+    """Return the rates as bars, the recommended one in another colour."""
+    best = best_of(rows)
+    bars = [Bar(f"{row['workers']:.0f} workers", row["samples_per_s"], "#0b7a75" if row is best else "#9aa5b1") for row in rows]
+    return draw_bars([Panel(f"{path}: samples a second", bars)], advice(rows))
+
+
 def bench(
     path: Annotated[str, typer.Argument(help="A dataset, or a file, folder or brace pattern of foreign shards.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 256,
@@ -128,6 +138,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="How often each number of workers is measured.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.05, help="Of one measurement.")] = 3.0,
     report: Annotated[str | None, typer.Option(metavar="FILE", help="Write the result as JSON into a file too.")] = None,
+    png: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the rates as bars into a PNG file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure the loader on a dataset with your transforms at several numbers of workers, and say which is best."""
@@ -139,6 +150,10 @@ def bench(
     text = json.dumps(found, indent=2, ensure_ascii=False)
     if report is not None:
         atomic_write(Path(report), text.encode() + b"\n")
+    if png is not None:
+        drawn = io.BytesIO()
+        picture(path, rows).save(drawn, "PNG")
+        atomic_write(Path(png), drawn.getvalue())
     typer.echo(text if as_json else advice(rows))
 
 

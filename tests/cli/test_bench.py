@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from contracts.raw import image_folder
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 import penstock as ps
 from penstock.cli.app import app
 from penstock.cli.bench import advice, best_of, measured, medians, numbers_of
 from penstock.cli.bench_one import find
+from penstock.cli.chart import Bar, Panel, draw_bars
 from penstock.errors import BadRequest, WorkerFailed
 
 
@@ -65,13 +67,31 @@ def test_the_fewest_workers_that_are_as_fast_win() -> None:
 
 def test_a_dataset_is_measured(rows: Path, tmp_path: Path) -> None:
     """Each number of workers is measured as often as asked, and the report on the screen and in the file is one and the same."""
-    done = run(rows, "--workers", "0,1", "--rounds", 2, "--seconds", 0.05, "--batch-size", 32, "--json", "--report", tmp_path / "r.json")
+    done = run(
+        rows,
+        "--workers",
+        "0,1",
+        "--rounds",
+        2,
+        "--seconds",
+        0.05,
+        "--batch-size",
+        32,
+        "--json",
+        "--report",
+        tmp_path / "r.json",
+        "--png",
+        tmp_path / "r.png",
+    )
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told == json.loads((tmp_path / "r.json").read_text())
     assert [(row["workers"], row["rounds"]) for row in told["settings"]] == [(0, 2), (1, 2)]
     assert all(row["lowest"] <= row["samples_per_s"] <= row["highest"] and row["first_batch_s"] > 0 for row in told["settings"])
     assert told["best_workers"] in {0, 1}
+    with Image.open(tmp_path / "r.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > picture.height > 100
 
 
 def test_without_a_terminal_each_measurement_is_a_line(rows: Path) -> None:
@@ -123,3 +143,15 @@ def test_a_program_that_fails_says_how(rows: Path, tmp_path: Path) -> None:
     config = {"path": str(rows), "batch_size": 4, "transforms": f"{tmp_path / 'bad.py'}:X", "columns": None, "seconds": 0.05, "workers": 0}
     with pytest.raises(WorkerFailed, match="no luck today"):
         measured(config)
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    """The longest bar of a panel fills it, one of half the value is half as long, and one of nothing is a line."""
+    red, green, blue = (255, 0, 0), (0, 128, 0), (0, 0, 255)
+    image = draw_bars([Panel("two", [Bar("a", 10, "red"), Bar("b", 5, "green"), Bar("c", 0, "blue")]), Panel("none", [])], "note")
+    lengths = {}
+    for colour in (red, green, blue):
+        columns = np.flatnonzero((np.asarray(image) == colour).all(2).any(0))
+        lengths[colour] = len(columns)
+    assert lengths[red] - 1 == pytest.approx(2 * (lengths[green] - 1), abs=2)
+    assert lengths[blue] == 2
