@@ -7,7 +7,7 @@
 - W4: 2,000,000 rows of 32 float32 and a label: `x.npy`, `label.npy`.
 
 W1-u8 reads W1's data. A folder is complete when `.done` stands in it; anything else is made anew. What each loader reads is made from here into
-folders beside this one, by `table`, each by its own program. Cost at scale 1: about two minutes, 2.9 GB.
+folders beside this one, by `table`, each by its own program. Cost at scale 1: about three minutes, 2.7 GB.
 
     python -m benchmarks.workloads DIR --workloads W1,W4 --scale 0.1
 """
