@@ -35,12 +35,17 @@ def crop(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def augment(value: Any, *, normalise: bool) -> Any:
-    """Return a training image `[3, 224, 224]` of a JPEG's bytes or of an array `[height, width, 3]`."""
+def resized(value: Any) -> Any:
+    """Return a random part of a JPEG's bytes or of an array as `[224, 224, 3]`; the decoded image is freed here, before more is allocated."""
     pixels = value if isinstance(value, np.ndarray) and value.ndim == 3 else simplejpeg.decode_jpeg(value)
     top, left, height, width = crop(*pixels.shape[:2])
     part = Image.fromarray(pixels[top : top + height, left : left + width])
-    pixels = np.asarray(part.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    return np.asarray(part.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def augment(value: Any, *, normalise: bool) -> Any:
+    """Return a training image `[3, 224, 224]` of a JPEG's bytes or of an array `[height, width, 3]`."""
+    pixels = resized(value)
     if random.random() < 0.5:
         pixels = pixels[:, ::-1]
     if not normalise:
