@@ -44,7 +44,7 @@ _TRACE_S = 0.3
 _CLOSE_S = 2.0
 """Seconds a worker has to leave by itself when the pool is closed."""
 
-_COMMAND = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from penstock.loaders.worker import main; main(*map(int, sys.argv[2:]))"
+_COMMAND = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from penstock.loaders.worker_start import main; main(*map(int, sys.argv[2:]))"
 
 
 @dataclass
@@ -83,14 +83,16 @@ class RingPlan(NamedTuple):
 class Pool:
     """Worker processes. Whoever creates one closes it."""
 
-    def __init__(self, pickled_work: bytes, *, workers: int, timeout_s: float) -> None:
+    def __init__(self, pickled_work: bytes, *, workers: int, timeout_s: float, gently: bool = False) -> None:
         """Prepare the descriptors; processes start with the first ring.
 
         Args:
             pickled_work: `(worker_init_fn or None, Work)`, pickled.
             workers: how many processes.
             timeout_s: seconds that the consumer waits for a batch, for messages; 0 for no limit of its own.
+            gently: whether the first workers leave the processor to this process while they start.
         """
+        self._gently = gently
         self._workers = workers
         self.timeout_s = timeout_s
         self._selector = selectors.DefaultSelector()
@@ -129,17 +131,17 @@ class Pool:
         self._plan = plan
         if not self._hands:
             for number in range(self._workers):
-                self._start(number)
+                self._start(number, gently=self._gently)
         else:
             for hand in list(self._hands.values()):
                 self._send_ring(hand)
 
-    def _start(self, number: int) -> _Hand:
+    def _start(self, number: int, *, gently: bool = False) -> _Hand:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         trace = os.memfd_create("penstock-trace", os.MFD_CLOEXEC)
         passed = (theirs.fileno(), self._work, self._lifeline, trace)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", _COMMAND, json.dumps(sys.path), str(number), *map(str, passed)]
+        command = [sys.executable, "-c", _COMMAND, json.dumps(sys.path), *map(str, (number, *passed, int(gently)))]
         try:
             process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL, env=environment)  # noqa: S603  (our own interpreter)
         except OSError as error:

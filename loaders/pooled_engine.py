@@ -68,9 +68,9 @@ class PooledEngine(Engine):
             raise BadRequest(
                 f"the transforms, map or worker_init_fn cannot be sent to workers: {error}; use num_workers=0 or a function without such parts"
             ) from error
-        pool = Pool(pickled, workers=settings.num_workers, timeout_s=settings.timeout_s)
+        helps = (work.steps is None or work.steps.mapping is None) and settings.init is None  # a user's code belongs into workers
+        pool = Pool(pickled, workers=settings.num_workers, timeout_s=settings.timeout_s, gently=helps)
         try:
-            helps = (work.steps is None or work.steps.mapping is None) and settings.init is None  # a user's code belongs into workers
             epochs = PooledEpochs(pool, self._shape(plan), Filler(work), helps=helps)
         except BaseException:  # Ctrl-C too: processes that were started must end
             pool.close()

@@ -1,7 +1,7 @@
 """A worker: a fresh process without torch that is told a task, fills rows of a slot, answers, and remembers nothing.
 
 It gets three descriptors: its end of a socket (tasks in, answers out), a memory file with the pickled `Work`, and a pipe that ends when the
-parent does, by whatever death, upon which it exits at once, even in the middle of a task. Ctrl-C is the parent's business.
+parent does, by whatever death, upon which it exits at once, even in the middle of a task.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
@@ -100,17 +101,22 @@ def _die_with_parent(lifeline: int) -> None:
     threading.Thread(target=_exit_with, args=(lifeline,), daemon=True).start()
 
 
+def load(descriptor: int) -> tuple[Callable[[int], object] | None, Work]:
+    """Return the `worker_init_fn` and the work that the memory file `descriptor` holds."""
+    with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as pickled:  # workers share the descriptor, so reading it would move it for all
+        init, work = cloudpickle.loads(pickled)
+    work.check()
+    return init, work
+
+
 def main(number: int, channel_descriptor: int, work_descriptor: int, lifeline: int, trace: int) -> None:
     """Run worker `number` over the descriptors that the parent passed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.register(TRACE_SIGNAL, file=trace, all_threads=False)
     _die_with_parent(lifeline)
     channel = socket.socket(fileno=channel_descriptor)
     try:
-        with mmap.mmap(work_descriptor, 0, prot=mmap.PROT_READ) as pickled:  # workers share the descriptor, so reading it would move it for all
-            init, work = cloudpickle.loads(pickled)
+        init, work = load(work_descriptor)
         os.close(work_descriptor)
-        work.check()
         if init is not None:
             init(number)
         worker = Worker(number, channel, work)

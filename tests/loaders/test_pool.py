@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -27,12 +28,14 @@ from penstock.loaders.slots import layout
 class Bench:
     """A pool of its own with a ring, on a small dataset."""
 
-    def __init__(self, ds: ps.Dataset, *, workers: int = 1, function: Any = None, init: Any = None, timeout_s: float = 0.0) -> None:
+    def __init__(
+        self, ds: ps.Dataset, *, workers: int = 1, function: Any = None, init: Any = None, timeout_s: float = 0.0, gently: bool = False
+    ) -> None:
         """Prepare; no process is started."""
         self.work = compile_work(ds, {}, function, seed=0, shuffle=False, tail="ragged")
         self.budgets = budgets([n for n, o in self.work.outputs.items() if o.ragged], 64)
         self.layout = layout(self.work.outputs, 4, self.budgets)
-        self.pool = Pool(cloudpickle.dumps((init, self.work)), workers=workers, timeout_s=timeout_s)
+        self.pool = Pool(cloudpickle.dumps((init, self.work)), workers=workers, timeout_s=timeout_s, gently=gently)
         self.ring = Ring(slot_bytes=self.layout.bytes, slots=5)
 
     def use(self, generation: int = 0) -> None:
@@ -197,12 +200,31 @@ def test_a_worker_that_cannot_start_says_why_once(small: ps.Dataset) -> None:
     bench.close()
 
 
-def test_a_work_that_changed_is_refused(small: ps.Dataset) -> None:
-    """A worker that opens another dataset than was planned with refuses to work."""
+def test_a_gentle_worker_works_at_its_parents_priority(small: ps.Dataset) -> None:
+    """A worker that loaded gently fills rows at the niceness that its parent has, having loaded at a higher one."""
+    bench = Bench(small, gently=True)
+    bench.use()
+    (pid,) = bench.pids()
+    nicest = os.getpriority(os.PRIO_PROCESS, 0)
+    while not bench.pool.ready:
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  (names only)
+            with contextlib.suppress(ProcessLookupError):  # that thread ended just now
+                nicest = max(nicest, os.getpriority(os.PRIO_PROCESS, int(thread)))
+        bench.pool.poll()
+    bench.pool.submit(bench.task(1))
+    bench.answers(1)
+    assert bench.rows(0) == [0, 1, 2, 3]
+    assert nicest > os.getpriority(os.PRIO_PROCESS, 0) == os.getpriority(os.PRIO_PROCESS, pid)
+    bench.close()
+
+
+@pytest.mark.parametrize("gently", [False, True])
+def test_a_work_that_changed_is_refused(small: ps.Dataset, gently: bool) -> None:
+    """A worker that opens another dataset than was planned with refuses to work, however it was started."""
     bench = Bench(small)
     object.__setattr__(bench.work, "digest", "0" * 16)
     bench.pool.close()
-    bench.pool = Pool(cloudpickle.dumps((None, bench.work)), workers=1, timeout_s=0)
+    bench.pool = Pool(cloudpickle.dumps((None, bench.work)), workers=1, timeout_s=0, gently=gently)
     bench.use()
     with pytest.raises(ps.BadData, match=r"the files changed while they were read: digest \w+ where 0000000000000000 was planned"):
         bench.answers(1)
