@@ -36,7 +36,7 @@ from penstock.transforms.jpeg import decode, read_header
 from penstock.transforms.resample import pixel_buffer, resample
 
 from .limits_kernels import copy_rows
-from .rivals.pixels import MEAN, SIDE, STD, crop
+from .rivals.augmentation import MEAN, SIDE, STD, crop
 from .rivals.samples import Source, take
 
 Config = dict[str, Any]

@@ -7,7 +7,8 @@ from typing import Any
 
 import penstock as ps
 
-from .loops import MEAN, SIDE, STD, run
+from .loops import run
+from .rivals.augmentation import MEAN, SIDE, STD
 
 
 def images(config: dict[str, Any]) -> Iterable[Any]:

@@ -14,12 +14,6 @@ from typing import Any
 
 import torch
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the three channels, as torchvision's models want them."""
-
-SIDE = 224
-"""Pixels of a side of a training image."""
-
 Make = Callable[[dict[str, Any]], Iterable[Any]]
 """Builds a loader from its configuration."""
 

@@ -14,10 +14,9 @@ import numpy as np
 
 import penstock as ps
 
+from .rivals.augmentation import MEAN, SIDE, STD
 from .rivals.loop import Config, run
 from .rivals.samples import SHAPES, WINDOW, Source
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def make(kind: str, source: Path, out: Path) -> None:
@@ -45,7 +44,7 @@ def load(config: Config) -> Iterable[Any]:
     if kind == "W3":
         dataset = ps.TokenWindows(dataset, WINDOW, dtype="int64")
     if kind.startswith("W1"):
-        ops: list[Any] = [ps.transforms.RandomResizedCrop(224), ps.transforms.RandomHorizontalFlip()]
+        ops: list[Any] = [ps.transforms.RandomResizedCrop(SIDE), ps.transforms.RandomHorizontalFlip()]
         options["transforms"] = {"image": ops if kind == "W1-u8" else [*ops, ps.transforms.Normalize(MEAN, STD)]}
     return ps.DataLoader(dataset, batch_size=config["batch_size"], shuffle=True, num_workers=workers, persistent_workers=workers > 0, **options)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from .loops import MEAN, SIDE, STD
+from .rivals.augmentation import MEAN, SIDE, STD, crop
 
 SCALE = (1 / (255 * np.array(STD))).astype(np.float32)[:, None, None]
 SHIFT = (np.array(MEAN) / np.array(STD)).astype(np.float32)[:, None, None]
@@ -34,7 +33,7 @@ class Images(torch.utils.data.Dataset[Any]):
         """Return a training image and its class."""
         file = self.files[index]
         pixels = simplejpeg.decode_jpeg(file.read_bytes())
-        top, left, height, width = _crop(*pixels.shape[:2])
+        top, left, height, width = crop(*pixels.shape[:2])
         image = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR, (left, top, left + width, top + height))
         pixels = np.asarray(image)
         if random.random() < 0.5:
@@ -43,15 +42,3 @@ class Images(torch.utils.data.Dataset[Any]):
         array *= SCALE
         array -= SHIFT
         return {"image": array, "label": self.names[file.parent.name]}
-
-
-def _crop(height: int, width: int) -> tuple[int, int, int, int]:
-    """Return top, left, height, width as torchvision's RandomResizedCrop draws them."""
-    for _ in range(10):
-        area = height * width * random.uniform(0.08, 1.0)
-        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return random.randint(0, height - h), random.randint(0, width - w), h, w
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side

@@ -13,20 +13,18 @@ from typing import Any
 
 from nvidia.dali import fn, pipeline_def, types
 
+from .augmentation import MEAN, SIDE, STD
 from .endless import Endless, orders
 from .loop import Config, run
 from .nothing import make
 from .samples import Source, take
-
-MEAN, STD = [255 * value for value in (0.485, 0.456, 0.406)], [255 * value for value in (0.229, 0.224, 0.225)]
-SIDE = 224
 
 
 def finished(images: Any, kind: str) -> Any:
     """Return images flipped, laid out channels first and normalised."""
     options: dict[str, Any] = {"dtype": types.UINT8, "mean": [0.0], "std": [1.0]}
     if kind != "W1-u8":
-        options = {"dtype": types.FLOAT, "mean": MEAN, "std": STD}
+        options = {"dtype": types.FLOAT, "mean": [255 * value for value in MEAN], "std": [255 * value for value in STD]}
     return fn.crop_mirror_normalize(images, mirror=fn.random.coin_flip(), output_layout="CHW", **options)
 
 

@@ -19,10 +19,9 @@ from ffcv.transforms import Convert, NormalizeImage, RandomHorizontalFlip, Squee
 from ffcv.writer import DatasetWriter
 from PIL import Image
 
+from .augmentation import MEAN, SIDE, STD
 from .loop import Config, run
 from .samples import SHAPES, Source
-
-MEAN, STD = 255 * np.array((0.485, 0.456, 0.406)), 255 * np.array((0.229, 0.224, 0.225))
 
 
 class Tuples:
@@ -63,8 +62,8 @@ def load(config: Config) -> Iterable[Any]:
     kind = config["kind"]
     pipelines: dict[str, Any] = {} if kind == "W3" else {"label": [IntDecoder(), ToTensor(), Squeeze()]}
     if kind.startswith("W1"):
-        last = [] if kind == "W1-u8" else [NormalizeImage(MEAN, STD, np.float32)]
-        decode = RandomResizedCropRGBImageDecoder((224, 224))
+        last = [] if kind == "W1-u8" else [NormalizeImage(255 * np.array(MEAN), 255 * np.array(STD), np.float32)]
+        decode = RandomResizedCropRGBImageDecoder((SIDE, SIDE))
         pipelines["image"] = [decode, RandomHorizontalFlip(), *last, ToTensor(), ToTorchImage()]
     else:
         last = [Convert(torch.int64)] if kind == "W3" else []
