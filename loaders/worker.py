@@ -1,20 +1,18 @@
 """A worker: a fresh process without torch that is told a task, fills rows of a slot, answers, and remembers nothing.
 
-It gets three descriptors: its end of a socket (tasks in, answers out), a memory file with the pickled `Work`, and a pipe that ends when the
-parent does, by whatever death, upon which it exits at once, even in the middle of a task.
+It gets its end of a socket (tasks in, answers out), a memory file with the pickled `Work`, and one to write down where it stands. What comes before
+that, and how a worker ends with its parent, is in `worker_start`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
-import fcntl
 import json
 import mmap
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -87,20 +85,6 @@ class Worker:
         return Answer(kind=Kind.DONE, ticket=task.ticket, times=times)
 
 
-def _exit_with(lifeline: int) -> None:
-    """Wait for the end of the pipe that only the parent holds open, then leave without ceremony: there is nothing to clean up."""
-    os.read(lifeline, 1)
-    os._exit(1)
-
-
-def _die_with_parent(lifeline: int) -> None:
-    """End this process when the pipe ends: a thread sees it, and a signal too, for a worker inside code that keeps the interpreter's lock."""
-    own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK)  # the descriptor that came is shared with the other workers
-    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
-    threading.Thread(target=_exit_with, args=(lifeline,), daemon=True).start()
-
-
 def load(descriptor: int) -> tuple[Callable[[int], object] | None, Work]:
     """Return the `worker_init_fn` and the work that the memory file `descriptor` holds."""
     with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as pickled:  # workers share the descriptor, so reading it would move it for all
@@ -109,10 +93,9 @@ def load(descriptor: int) -> tuple[Callable[[int], object] | None, Work]:
     return init, work
 
 
-def main(number: int, channel_descriptor: int, work_descriptor: int, lifeline: int, trace: int) -> None:
+def main(number: int, channel_descriptor: int, work_descriptor: int, trace: int) -> None:
     """Run worker `number` over the descriptors that the parent passed."""
     faulthandler.register(TRACE_SIGNAL, file=trace, all_threads=False)
-    _die_with_parent(lifeline)
     channel = socket.socket(fileno=channel_descriptor)
     try:
         init, work = load(work_descriptor)
