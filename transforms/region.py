@@ -15,9 +15,8 @@ import ctypes
 import functools
 import io
 import threading
-import weakref
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +31,6 @@ Bytes = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 _SOURCES = ("transforms.region_layout",)
-create = Kernel("transforms.region_kernel", "create", "i8(i8[:] i4[:] i8)", sources=_SOURCES)
-destroy = Kernel("transforms.region_kernel", "destroy", "i8(i8[:] i8)", sources=_SOURCES)
 decode_part = Kernel("transforms.region_kernel", "decode_part", "i8(i8[:] i4[:] i8 i8 i8 i8 i8*4 i8 i8 i8[:])", sources=_SOURCES)
 
 
@@ -51,18 +48,15 @@ class Region(NamedTuple):
 
 @final
 class _Decoder:
-    """One thread's decoder: libjpeg's struct and what lies around it."""
+    """One thread's memory for a decoder: libjpeg's struct and what lies around it; libjpeg holds nothing between two images."""
 
-    def __init__(self) -> None:
-        """Have libjpeg prepare it; `works` says whether it did."""
-        self.library = _library()
+    def __init__(self, library: Held) -> None:
+        """Allocate it."""
+        self.library = library
         memory = np.zeros(WORK_BYTES // 8, np.int64)
         self.words = Held(memory.view(np.int32))
         self.base = memory.ctypes.data
         self.told = np.zeros(4, np.int64)
-        self.works = self.library is not None and create(self.library, self.words, self.base) == 0
-        if self.works:
-            weakref.finalize(self.words, destroy, self.library, self.base).atexit = False
 
     def part(self, data: Bytes, factor: int, box: Box, size: tuple[int, int], buffer: Bytes) -> Region | None:
         """Decode a part; see `decode_region`."""
@@ -77,7 +71,7 @@ class _Decoder:
 
 
 @functools.cache
-def _library() -> Any:
+def _library() -> Held | None:
     """Return the addresses of libjpeg's functions, or None when Pillow brings no libjpeg of its own."""
     for path in sorted((Path(PIL.__file__).parent.parent / "pillow.libs").glob("libjpeg-*.so*")):
         try:
@@ -92,11 +86,11 @@ def _library() -> Any:
 _OWN = threading.local()
 
 
-def _decoder() -> _Decoder:
+def _decoder(library: Held) -> _Decoder:
     """Return this thread's decoder."""
     found: _Decoder | None = getattr(_OWN, "decoder", None)
     if found is None:
-        found = _OWN.decoder = _Decoder()
+        found = _OWN.decoder = _Decoder(library)
     return found
 
 
@@ -107,8 +101,8 @@ def available() -> bool:
     file = io.BytesIO()
     Image.fromarray(ramp.astype(np.uint8)).save(file, "JPEG", quality=90)
     data = np.frombuffer(file.getvalue(), np.uint8)
-    decoder = _decoder()
-    found = decoder.part(data, 1, (17, 40, 20, 30), (48, 128), np.empty(1 << 14, np.uint8)) if decoder.works else None
+    library = _library()
+    found = _decoder(library).part(data, 1, (17, 40, 20, 30), (48, 128), np.empty(1 << 14, np.uint8)) if library else None
     if found is None:
         return False
     return bool(np.array_equal(found.pixels[:, 40 - found.left : 70 - found.left], simplejpeg.decode_jpeg(data)[17:37, 40:70]))
@@ -124,6 +118,7 @@ def decode_region(data: Bytes, factor: int, box: Box, size: tuple[int, int], buf
         size: height and width of the reduced image, as its header says.
         buffer: where the pixels go.
     """
-    if data[-2:].tobytes() != b"\xff\xd9" or not data.flags.c_contiguous or not available():
+    library = _library()
+    if library is None or data[-2:].tobytes() != b"\xff\xd9" or not data.flags.c_contiguous or not available():
         return None
-    return _decoder().part(data, factor, box, size, buffer)
+    return _decoder(library).part(data, factor, box, size, buffer)

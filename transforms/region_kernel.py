@@ -16,7 +16,6 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .region_layout import (
-    ABORT,
     AHEAD,
     CINFO,
     CINFO_BYTES,
@@ -123,7 +122,7 @@ _install: Any = _handlers
 
 
 @numba.njit
-def create(library: Any, words: Any, base: Any) -> Any:
+def _created(library: Any, words: Any, base: Any) -> Any:
     """Prepare the memory at address `base`, whose 32-bit words `words` are; return 0, or -1 when the library has another interface."""
     buffer = base + JUMP
     _call(library[STD_ERROR], base + ERROR, 0, 0, buffer)
@@ -134,14 +133,11 @@ def create(library: Any, words: Any, base: Any) -> Any:
 
 
 @numba.njit
-def destroy(library: Any, base: Any) -> Any:
-    """Free what the decoder at address `base` holds."""
-    return min(_call(library[DESTROY], base + CINFO, 0, 0, base + JUMP), 0)
-
-
-@numba.njit
 def decode_part(library: Any, words: Any, base: Any, data: Any, size: Any, factor: Any, part: Any, out: Any, room: Any, told: Any) -> Any:
     """Decode a part of a colour JPEG into RGB rows at address `out`.
+
+    The decoder is made and destroyed with each image: one that is used again keeps the tables of the image before, and would decode with them a JPEG
+    that lacks its own.
 
     Args:
         library: addresses of libjpeg's functions.
@@ -159,7 +155,9 @@ def decode_part(library: Any, words: Any, base: Any, data: Any, size: Any, facto
         0, or what went wrong: -1 an error or a warning of libjpeg's, -2 no such JPEG or part, -3 too little room.
     """
     cinfo, buffer, rows = base + CINFO, base + JUMP, base + ROWS
-    outcome = _started(library, words, cinfo, buffer, data, size, factor, part)
+    outcome = _created(library, words, base)
+    if outcome == 0:
+        outcome = _started(library, words, cinfo, buffer, data, size, factor, part)
     if outcome == 0:
         told[2], told[3] = words[OUTPUT_HEIGHT // 4], words[OUTPUT_WIDTH // 4]
         words[CROP // 4] = np.int32(max(part[1] - MARGIN, 0))
@@ -173,7 +171,7 @@ def decode_part(library: Any, words: Any, base: Any, data: Any, size: Any, facto
             outcome = _rows(library, words, cinfo, buffer, part, out, told[1] * 3, rows)
     if outcome >= 0 and words[WARNINGS // 4] != 0:
         outcome = -1
-    _call(library[ABORT], cinfo, 0, 0, buffer)
+    _call(library[DESTROY], cinfo, 0, 0, buffer)
     return outcome
 
 

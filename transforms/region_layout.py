@@ -1,7 +1,8 @@
 """What decoding a part of a JPEG knows of libjpeg: where its struct's fields lie, and how our memory around it is divided.
 
 The struct is `jpeg_decompress_struct` as libjpeg-turbo's library 62 has it with 64-bit pointers (jpeglib.h, JPEG_LIB_VERSION 62). The library compares
-version and size when a decoder is created and refuses another layout; so a wrong guess here is found before it is used.
+version and size when a decoder is created and refuses a struct of another size; what that cannot tell (the error manager's layout, say) is found by
+decoding a small picture before the first real one (`region.available`).
 """
 
 VERSION = 62
@@ -33,8 +34,7 @@ FUNCTIONS = (
     "jpeg_crop_scanline",
     "jpeg_skip_scanlines",
     "jpeg_read_scanlines",
-    "jpeg_abort_decompress",
     "jpeg_destroy_decompress",
 )
-STD_ERROR, CREATE, MEM_SRC, READ_HEADER, START, CROP_SCANLINE, SKIP_SCANLINES, READ_SCANLINES, ABORT, DESTROY = range(10)
+STD_ERROR, CREATE, MEM_SRC, READ_HEADER, START, CROP_SCANLINE, SKIP_SCANLINES, READ_SCANLINES, DESTROY = range(9)
 """Places of the functions in the table that kernels are given."""

@@ -27,6 +27,10 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[
     return np.ascontiguousarray(blocks.repeat(5, 0).repeat(5, 1)[:height, :width])
 
 
+QUANTISATION, HUFFMAN = b"\xff\xdb", b"\xff\xc4"
+"""What begins a JPEG's tables."""
+
+
 def encoded(pixels: np.ndarray[Any, Any], **options: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return the bytes of a JPEG."""
     file = io.BytesIO()
@@ -121,6 +125,24 @@ def test_damage_is_an_error_or_no_answer(data: st.DataObject) -> None:
     assert (buffer[-64:] == 9).all()
     found = region.decode_region(good, 1, (20, 20, 30, 30), (64, 80), buffer)
     assert np.array_equal(shown(found, 20, 30), simplejpeg.decode_jpeg(good)[20:50, 20:50])
+
+
+@pytest.mark.parametrize("marker", [QUANTISATION, HUFFMAN], ids=["quantisation", "Huffman"])
+def test_no_table_of_the_image_before_is_used(marker: bytes) -> None:
+    """A JPEG without tables of its own has the answer that it has alone, whatever was decoded before it."""
+    good = encoded(picture(64, 80), subsampling=2)
+    poor = good.tobytes()
+    while (at := poor.find(marker)) >= 0:
+        poor = poor[:at] + poor[at + 2 + int.from_bytes(poor[at + 2 : at + 4], "big") :]
+    buffer = np.empty(64 * 80 * 3, np.uint8)
+    for quality in (10, 90):
+        before = encoded(picture(64, 80), subsampling=2, quality=quality)
+        assert region.decode_region(before, 1, (20, 20, 30, 30), (64, 80), buffer) is not None
+        found = region.decode_region(np.frombuffer(poor, np.uint8), 1, (20, 20, 30, 30), (64, 80), buffer)
+        if marker == QUANTISATION:
+            assert found is None
+        else:  # libjpeg has tables for that, the standard's (annex K)
+            assert np.array_equal(shown(found, 20, 30), simplejpeg.decode_jpeg(poor)[20:50, 20:50])
 
 
 def test_a_broken_part_is_an_error_of_the_chain() -> None:
