@@ -66,8 +66,10 @@ class WindowGather:
         for block in range(first, last):
             if self._addresses[block] or windows.firsts[block] == windows.firsts[block + 1]:
                 continue
+            if not windows.dataset.reader(windows.blocks[block][0]).mapped:
+                return False
             run = windows.run(block)
-            if not windows.dataset.reader(windows.blocks[block][0]).mapped or run.base is None:
+            if run.base is None:
                 return False
             self._views.append(run)
             self._addresses[block] = run.ctypes.data

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ..errors import BadRequest
+from ..errors import BadData, BadRequest
 from ..fields import Array, Field, Tokens
 from .columns import FixedColumn, RaggedColumn
 from .dataset import Dataset
@@ -37,7 +37,7 @@ class TokenWindows:
     A row is a dict of one column, which has the name of the dataset's.
     """
 
-    def __init__(self, dataset: Dataset, seq_len: int, *, column: str | None = None, dtype: str | None = None, firsts: Longs | None = None) -> None:
+    def __init__(self, dataset: Dataset, seq_len: int, *, column: str | None = None, dtype: str | None = None) -> None:
         """Look at the blocks of a dataset.
 
         Args:
@@ -45,7 +45,6 @@ class TokenWindows:
             seq_len: tokens of a window.
             column: which column; may be left out when only one holds tokens.
             dtype: what windows are delivered as, such as `"int64"` for an embedding; the stored dtype without it.
-            firsts: the first token of each block and, last, how many there are, when they are known already.
 
         Raises:
             BadRequest: there is no such column, or `dtype` cannot hold every stored token, or `seq_len` is below 1.
@@ -59,19 +58,21 @@ class TokenWindows:
         """What a window is."""
         if not np.can_cast(stored, self.field.dtype, "safe"):
             raise BadRequest(f"dtype={dtype!r} cannot hold every {stored} token of column {self.column!r}; use a wider one, such as 'int64'")
+        self._made: dict[int, npt.NDArray[Any]] = {}
         self.blocks = [
             (shard, block) for shard in range(len(dataset.manifest.shards)) for block in range(len(dataset.reader(shard).block_starts) - 1)
         ]
         """Shard and number of each block of the dataset."""
-        self._made: dict[int, npt.NDArray[Any]] = {}
-        self.firsts = self._look() if firsts is None else firsts
+        self.firsts = self._look()
         """`[blocks + 1]`, the first token of each block and, last, how many tokens there are."""
 
     def _look(self) -> Longs:
         sizes = np.zeros(len(self.blocks) + 1, np.int64)
         for number, (shard, block) in enumerate(self.blocks):
             column = self.dataset.reader(shard).block(block)[self.column]
-            sizes[number + 1] = int((column.ends - column.starts).sum(dtype=np.int64)) if isinstance(column, RaggedColumn) else len(self.run(number))
+            sizes[number + 1] = (
+                int((column.ends - column.starts).sum(dtype=np.int64)) if isinstance(column, RaggedColumn) else len(self._tokens(number))
+            )
         return np.cumsum(sizes)
 
     @property
@@ -109,11 +110,23 @@ class TokenWindows:
         return f"TokenWindows({self.dataset!r}, {self.seq_len}, column={self.column!r}, dtype={self.field.dtype!r}, windows={len(self)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel with what was looked up."""
-        return _again, (self.dataset, self.seq_len, self.column, self.field.dtype, self.firsts)
+        """Travel with what was looked up, so that no shard is opened before it is read."""
+        return _again, ({**self.__dict__, "_made": {}},)
 
     def run(self, number: int) -> npt.NDArray[Any]:
-        """Return the tokens of a block of the dataset, one document after the other, as they are stored; a view where they lie so."""
+        """Return the tokens of a block of the dataset, one document after the other, as they are stored; a view where they lie so.
+
+        Raises:
+            BadData: it is damaged, or holds more or fewer tokens than when these windows were made; names shard and column.
+        """
+        found, planned = self._tokens(number), int(self.firsts[number + 1] - self.firsts[number])
+        if len(found) != planned:
+            shard, block = self.blocks[number]
+            reason = f"block {block} changed while it was read: {len(found)} tokens where {planned} were planned"
+            raise BadData(reason, path=self.path, shard=self.dataset.manifest.shards[shard].path, field=self.column)
+        return found
+
+    def _tokens(self, number: int) -> npt.NDArray[Any]:
         if number in self._made:
             return self._made[number]
         shard, block = self.blocks[number]
@@ -154,8 +167,10 @@ class TokenWindows:
         return [self[index] for index in indices]
 
 
-def _again(dataset: Dataset, seq_len: int, column: str, dtype: str, firsts: Longs) -> TokenWindows:
-    return TokenWindows(dataset, seq_len, column=column, dtype=dtype, firsts=firsts)
+def _again(known: dict[str, Any]) -> TokenWindows:
+    made = TokenWindows.__new__(TokenWindows)
+    made.__dict__.update(known)
+    return made
 
 
 def _length(seq_len: object) -> int:
