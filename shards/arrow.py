@@ -24,16 +24,13 @@ from ..fields import Schema
 from .arrow_checksums import Sums, compare, from_metadata
 from .arrow_columns import columns_of, first_no_text, is_viewed
 from .arrow_types import field_from_arrow
-from .columns import Column, RaggedColumn
+from .columns import Column, RaggedColumn, unpacked_bytes
 from .manifest import Shard
-from .reader import ShardReader
+from .reader import CACHE_BYTES, ShardReader
 from .storage import guard, map_file
 
 _KEPT_BLOCKS = 512
 """Opened blocks a reader remembers; of a mapped file each is a few hundred bytes of views, not its data."""
-
-CACHE_BYTES = 256 << 20
-"""Bytes of blocks that a reader keeps, besides the one in use, where blocks are not views but memory of their own."""
 
 _MAGIC = b"ARROW1"
 
@@ -212,7 +209,8 @@ class ArrowReader(ShardReader):
                 batch = self._file.batch(number)
             except BadData as error:
                 raise error.at(shard=self._shard.path, row=int(self.block_starts[number])) from None
-            found = self._blocks[number] = (0 if self.mapped else int(batch.nbytes), self._checked(number, batch, self.schema))
+            columns = self._checked(number, batch, self.schema)
+            found = self._blocks[number] = (0 if self.mapped else int(batch.nbytes) + unpacked_bytes(columns), columns)
             self._keep_few()
         return found[1]
 

@@ -43,8 +43,10 @@ def nulls_of(array: pa.Array) -> npt.NDArray[np.int64]:
 
 
 def is_viewed(kind: pa.DataType) -> bool:
-    """Return whether `column_of` gives views of an array of this type; dictionary and view types are converted, which copies."""
+    """Return whether `column_of` gives views of an array of this type; dictionary and view types are converted, and arrays of bits unpacked, which copies."""
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    if pa.types.is_fixed_size_list(kind):
+        return not pa.types.is_boolean(kind.value_type) and is_viewed(kind.value_type)
     return not (pa.types.is_dictionary(kind) or pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
 
 

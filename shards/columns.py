@@ -6,7 +6,7 @@ alive for as long as they are referred to, so a reader may be closed while a bat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,3 +62,9 @@ class ParsedColumn(NamedTuple):
 
 
 Column = FixedColumn | RaggedColumn | ParsedColumn
+
+
+def unpacked_bytes(block: Mapping[str, Column]) -> int:
+    """Return the bytes of a block's arrays of truth values: Arrow packs these into bits, so what is unpacked is no view."""
+    fixed = (column.values for column in block.values() if isinstance(column, FixedColumn))
+    return sum(values.nbytes for values in fixed if values.dtype == np.bool_ and values.ndim > 1)

@@ -19,14 +19,14 @@ import numpy as np
 
 from ..errors import BadRequest
 from ..fields import Field, Schema
-from .columns import Column, FixedColumn, RaggedColumn
+from .columns import Column, FixedColumn, RaggedColumn, unpacked_bytes
 from .ipc import Memory, NotPlain, PlainFile, Stored, take
 from .later import load_later
 from .manifest import Shard
-from .reader import ShardReader
+from .reader import CACHE_BYTES, ShardReader
 
 _KEPT_BLOCKS = 512
-"""Opened blocks a reader remembers, a few hundred bytes of views each."""
+"""Opened blocks a reader remembers, a few hundred bytes of views each beside arrays of truth values."""
 
 _OF_ITS_TYPE = {"string": "text", "binary": "bytes"}
 """What a column without a description of ours is taken for, by its kind; see `arrow_types`."""
@@ -35,8 +35,6 @@ _OF_ITS_TYPE = {"string": "text", "binary": "bytes"}
 @final
 class PlainReader(ShardReader):
     """One plain Arrow shard, open."""
-
-    mapped = True
 
     def __init__(self, memory: Memory, path: Path, shard: Shard, schema: Schema) -> None:
         """Compare a mapped file with what the manifest says.
@@ -52,6 +50,7 @@ class PlainReader(ShardReader):
         self._places = _places(self._file.columns, schema)
         self._counts = sum(stored.nodes for stored in self._file.columns), sum(stored.buffers for stored in self._file.columns)
         self._blocks: OrderedDict[int, dict[str, Column]] = OrderedDict()
+        self.mapped = not any(field.dtype == "bool" and field.shape for field in schema.values())
         self._other: ShardReader | None = None
         self.block_starts = _starts(self._file, shard)
         if self._file.count:
@@ -68,8 +67,9 @@ class PlainReader(ShardReader):
             except (NotPlain, IndexError):  # there is no such block, which Arrow says as well
                 found = self._slow().block(number)
             self._blocks[number] = found
-            if len(self._blocks) > _KEPT_BLOCKS:
-                self._blocks.popitem(last=False)
+            self.held_bytes += unpacked_bytes(found)
+            while len(self._blocks) > (_KEPT_BLOCKS if self.held_bytes <= CACHE_BYTES else 1):
+                self.held_bytes -= unpacked_bytes(self._blocks.popitem(last=False)[1])
         return found
 
     def _views(self, file: PlainFile, number: int) -> dict[str, Column]:
@@ -110,6 +110,7 @@ class PlainReader(ShardReader):
     def close(self) -> None:
         """Let go of the file; views handed out stay valid."""
         self._blocks.clear()
+        self.held_bytes = 0
         self._file = None
         if self._other is not None:
             self._other.close()

@@ -15,6 +15,9 @@ import numpy.typing as npt
 from ..fields import Schema
 from .columns import Column
 
+CACHE_BYTES = 256 << 20
+"""Bytes of blocks that a reader keeps, besides the one in use, where blocks are not views but memory of their own."""
+
 
 class ShardReader(ABC):
     """One shard, open.
@@ -24,8 +27,8 @@ class ShardReader(ABC):
         schema: the columns that were asked for, in the order of the dataset's schema.
         block_starts: `[blocks + 1]` int64, the first row of each block and, last, `rows`.
         mapped: whether `block` gives views of a mapped file, so that keeping them costs no memory. Not so for what is decoded (Parquet,
-            compressed or converted Arrow buffers) or parsed a row at a time (numbers in a tar). Truth values, which Arrow packs into bits
-            and a reader unpacks to a byte a row, are not counted.
+            compressed or converted Arrow buffers, arrays of truth values, which Arrow packs into bits) or parsed a row at a time (numbers in
+            a tar). A single truth value a row, unpacked to a byte, is not counted.
         held_bytes: what it decoded and keeps, now; 0 when `mapped`.
     """
 

@@ -22,6 +22,7 @@ from penstock.shards.columns import FixedColumn
 from penstock.shards.formats import open_reader
 from penstock.shards.hfarrow import ForeignArrowReader
 from penstock.shards.manifest import Shard
+from penstock.shards.plain import PlainReader
 from penstock.shards.reader import ShardReader
 
 TABLE = as_table(mixed(40), MIXED)
@@ -120,6 +121,22 @@ def test_wrapped_columns_are_views_and_bring_their_reader(tmp_path: Path) -> Non
         assert reader.row(row)["image"].tobytes() == b"\xff\xd8\xff" + bytes([row + 3])
     plain = foreign(tmp_path / "y.arrow", TABLE, MIXED)
     assert not isinstance(plain, ForeignArrowReader)
+
+
+@pytest.mark.parametrize("shape", [(), (64,), (4, 16)])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_arrays_of_truth_values_are_weighed(tmp_path: Path, shape: tuple[int, ...], compression: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are unpacked into memory of their own, of which no more is kept than may be, by either reader; a single one a row is let pass."""
+    for module in ("plain", "arrow"):
+        monkeypatch.setattr(f"penstock.shards.{module}.CACHE_BYTES", 3000)
+    schema: Schema = {"mask": Array(shape, "bool") if shape else Scalar("bool")}
+    rows = [{"mask": np.full(shape, number % 3 == 0)} for number in range(160)]
+    reader = foreign(tmp_path / "x.arrow", as_table(rows, schema), schema, compression=compression)
+    assert isinstance(reader, PlainReader) is (compression is None)
+    assert reader.mapped is (not shape and compression is None)
+    for row in range(160):
+        assert (reader.row(row)["mask"] == (row % 3 == 0)).all()
+        assert (16 * 64 if shape else 0) <= reader.held_bytes <= 3000
 
 
 def test_parquet_is_decoded(tmp_path: Path) -> None:
