@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakSet
@@ -55,6 +56,7 @@ class _Hand:
     process: subprocess.Popen[bytes]
     channel: socket.socket
     trace: int
+    alive: int
     tasks: dict[int, Task] = field(default_factory=dict)
     ready: bool = False
 
@@ -62,6 +64,22 @@ class _Hand:
     def load(self) -> int:
         """Rows it was told to fill and has not."""
         return sum(task.run.rows for task in self.tasks.values())
+
+    def close(self) -> None:
+        """Close its descriptors, upon which it ends."""
+        self.channel.close()
+        os.close(self.trace)
+        os.close(self.alive)
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C wait: a process started meanwhile inherits that, until it ignores Ctrl-C altogether, which would stop its imports loudly."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class RingPlan(NamedTuple):
@@ -107,7 +125,6 @@ class Pool:
         self._work = os.memfd_create("penstock-work", os.MFD_CLOEXEC)
         with os.fdopen(os.dup(self._work), "wb") as file:
             file.write(pickled_work)
-        self._lifeline, self._alive = os.pipe()
         _POOLS.add(self)
 
     @property
@@ -139,20 +156,23 @@ class Pool:
     def _start(self, number: int, *, gently: bool = False) -> _Hand:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         trace = os.memfd_create("penstock-trace", os.MFD_CLOEXEC)
-        passed = (theirs.fileno(), self._work, self._lifeline, trace)
+        lifeline, alive = os.pipe()  # one each: with one for all, some kernels signal every worker when one of them ends
+        passed = (theirs.fileno(), self._work, lifeline, trace)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
         command = [sys.executable, "-c", _COMMAND, json.dumps(sys.path), *map(str, (number, *passed, int(gently)))]
-        try:
-            process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL, env=environment)  # noqa: S603  (our own interpreter)
-        except OSError as error:
-            ours.close()
-            os.close(trace)
-            raise StorageError(f"worker {number} could not be started: {error.strerror}", url=sys.executable) from error
-        finally:
-            theirs.close()
-        hand = _Hand(number=number, process=process, channel=ours, trace=trace)
-        self._hands[number] = hand
-        self._selector.register(ours, selectors.EVENT_READ, hand)
+        with _interrupts_wait():
+            try:
+                process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL, env=environment)  # noqa: S603  (our own interpreter)
+            except OSError as error:
+                ours.close()
+                os.close(trace)
+                os.close(alive)
+                raise StorageError(f"worker {number} could not be started: {error.strerror}", url=sys.executable) from error
+            finally:
+                theirs.close()
+                os.close(lifeline)
+            hand = self._hands[number] = _Hand(number=number, process=process, channel=ours, trace=trace, alive=alive)
+            self._selector.register(ours, selectors.EVENT_READ, hand)
         self._send_ring(hand)
         return hand
 
@@ -251,11 +271,10 @@ class Pool:
 
     def _replace(self, hand: _Hand) -> None:
         """Reap a dead worker, start another in its place and give it the dead one's tasks."""
+        del self._hands[hand.number]  # first: what is closed here must not be closed again when Ctrl-C comes between
         self._selector.unregister(hand.channel)
-        hand.channel.close()
-        os.close(hand.trace)
+        hand.close()
         code = self._reap(hand.process)
-        del self._hands[hand.number]
         self._deaths += 1
         if self._deaths > _MOST_DEATHS:
             first = min(hand.tasks.values(), key=lambda task: task.ticket, default=None)
@@ -301,12 +320,9 @@ class Pool:
         if self._closed:
             return
         self._closed = True
-        os.close(self._alive)
         for hand in self._hands.values():
-            hand.channel.close()
-            os.close(hand.trace)
+            hand.close()
         self._selector.close()
-        os.close(self._lifeline)
         os.close(self._work)
         if self.mine:
             self._reap_all()

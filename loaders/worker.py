@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import cloudpickle
 
@@ -32,6 +32,10 @@ MESSAGE_BYTES = 128 * 1024
 
 TRACE_SIGNAL = signal.SIGUSR1
 """Asks a worker to write down where it stands."""
+
+
+Loaded: TypeAlias = "tuple[Callable[[int], object] | None, Work]"
+"""The `worker_init_fn`, if there is one, and the work."""
 
 
 class Worker:
@@ -85,21 +89,20 @@ class Worker:
         return Answer(kind=Kind.DONE, ticket=task.ticket, times=times)
 
 
-def load(descriptor: int) -> tuple[Callable[[int], object] | None, Work]:
-    """Return the `worker_init_fn` and the work that the memory file `descriptor` holds."""
+def load(descriptor: int) -> Loaded:
+    """Return what the memory file `descriptor` holds."""
     with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as pickled:  # workers share the descriptor, so reading it would move it for all
         init, work = cloudpickle.loads(pickled)
     work.check()
     return init, work
 
 
-def main(number: int, channel_descriptor: int, work_descriptor: int, trace: int) -> None:
-    """Run worker `number` over the descriptors that the parent passed."""
+def main(number: int, channel_descriptor: int, trace: int, loader: Callable[[], Loaded]) -> None:
+    """Run worker `number` over the descriptors that the parent passed; `loader` returns what it is to do."""
     faulthandler.register(TRACE_SIGNAL, file=trace, all_threads=False)
     channel = socket.socket(fileno=channel_descriptor)
     try:
-        init, work = load(work_descriptor)
-        os.close(work_descriptor)
+        init, work = loader()
         if init is not None:
             init(number)
         worker = Worker(number, channel, work)

@@ -15,6 +15,7 @@ import os
 import signal
 import threading
 from types import ModuleType
+from typing import Any
 
 _NICENESS = 10
 """Steps: a tenth of the share of a process that was left alone."""
@@ -23,12 +24,14 @@ _NICENESS = 10
 def main(number: int, channel: int, work: int, lifeline: int, trace: int, gently: int) -> None:
     """Run worker `number` over the descriptors that its parent passed; `gently` says whether the parent works meanwhile."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _die_with_parent(lifeline)
+    loaded: list[Any] = []
     if gently:
-        loading = threading.Thread(target=_load, args=(work,))
+        loading = threading.Thread(target=_load, args=(work, loaded))
         loading.start()
         loading.join()
-    _worker().main(number, channel, work, trace)
+    _worker().main(number, channel, trace, lambda: loaded.pop() if loaded else _worker().load(work))
 
 
 def _exit_with(lifeline: int) -> None:
@@ -49,7 +52,7 @@ def _worker() -> ModuleType:
     return importlib.import_module(".worker", __package__)  # by name: a module of the first line would be loaded by the main thread
 
 
-def _load(work: int) -> None:
+def _load(work: int, loaded: list[Any]) -> None:
     os.nice(_NICENESS)
     with contextlib.suppress(Exception):  # it goes wrong again in the main thread, which says so
-        _worker().load(work)
+        loaded.append(_worker().load(work))

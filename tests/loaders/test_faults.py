@@ -170,6 +170,23 @@ def test_workers_die_with_their_parent(rows: ps.Dataset, kill: signal.Signals) -
     assert stderr.count("Traceback") == (1 if kill is signal.SIGINT else 0), stderr
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 0.03, 0.1])
+def test_interrupted_workers_that_start_are_silent(rows: ps.Dataset, delay_s: float) -> None:
+    """Ctrl-C, which a terminal sends to all, while workers import: they end with the parent, whose traceback is the only one."""
+    code = "import sys, penstock as ps\nloader = ps.DataLoader(ps.Dataset(sys.argv[1]), num_workers=3)\nwhile True:\n    list(loader)"
+    command = [sys.executable, "-W", "ignore", "-c", code, rows.path]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert wait_until(lambda: bool(psutil.Process(parent.pid).children()), 30)
+    time.sleep(delay_s)
+    children = psutil.Process(parent.pid).children()
+    os.killpg(parent.pid, signal.SIGINT)
+    _, stderr = parent.communicate(timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+    assert stderr.count("Traceback") == 1, stderr
+    assert stderr.strip().endswith("KeyboardInterrupt")
+
+
 def test_a_worker_busy_in_user_code_dies_with_its_parent(rows: ps.Dataset) -> None:
     """A worker inside a function that would run for a minute still ends within 5 s of its parent's SIGKILL."""
     code = """
