@@ -16,7 +16,7 @@ class Settings(NamedTuple):
 
     Attributes:
         num_workers: worker processes; 0 works inline.
-        prefetch_factor: batches in work or ready ahead of the consumer, per worker.
+        prefetch_factor: slots in work or ready ahead of the consumer, per worker; one batch each, or several that are small.
         persistent: whether workers outlive an epoch.
         timeout_s: seconds to wait for a batch; 0 waits as long as workers make progress, and 10 minutes without any.
         init: called in each worker with its number before it works, or None.

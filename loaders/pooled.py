@@ -59,7 +59,7 @@ class Shape(NamedTuple):
         together: batches in one slot, at most: several when they are small and cheap.
         budgets: bytes a row of each ragged column may need, to begin with.
         window: slots in work or ready ahead of the consumer.
-        parts: chunks that a slot's rows are cut into at most.
+        parts: chunks that a slot's rows are cut into at most, once a worker is ready; before, they are cut as small as they may be.
         smallest: rows of the smallest chunk.
     """
 
@@ -141,12 +141,14 @@ class PooledEpochs:
                 del self._building[number]
                 if made.error is not None:
                     self._table.move(made.slot, Event.ABANDON)
-                    yield from self._one_by_one(todo.epoch, made)
+                    for delivery in self._one_by_one(todo.epoch, made):
+                        yield delivery
+                        self._check_turn(mine)
                     continue
-                deliveries = self._deliver(made)
+                deliveries = deque(self._deliver(made))
                 self._issue(todo, number + 1)
                 while deliveries:
-                    yield deliveries.pop(0)
+                    yield deliveries.popleft()
                     self._check_turn(mine)
         finally:
             if self._run == mine and self._pool.mine:
@@ -254,7 +256,7 @@ class PooledEpochs:
         return [Delivery(batch, made.run.size, took, not keep) for batch, took in zip(parted(arrays, made.run), times, strict=True)]
 
     def _one_by_one(self, epoch: int, made: _Building) -> Iterator[Delivery]:
-        """Yield the batches in front of the one that `made` failed with, and raise its error in place of that one."""
+        """Fill the batches of a run that failed again, one by one, so that an error is raised in place of the batch that it belongs to."""
         assert made.error is not None
         if made.run.batches == 1:
             raise made.error

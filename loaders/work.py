@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _TOGETHER_BYTES = 2 << 20
 """Bytes of batches that are filled at a time: a call costs tens of microseconds, as much as copying 0.5 MB, and more would leave the cache."""
 
+_MOST_TOGETHER = 256
+"""Batches that are filled at a time, however small: by then a call's cost is nothing, and more would hold up the first."""
+
 VALID = "valid"
 """The boolean column that tail='pad' adds: False where a row was repeated to fill the batch."""
 
@@ -53,7 +56,8 @@ class Work:
         """Return how many batches of so many rows are filled at a time: several when they are small and nothing is done to them but copying."""
         if self.steps is not None or any(output.ragged for output in self.outputs.values()):
             return 1
-        return max(_TOGETHER_BYTES // max(batch_size * sum(output.row_bytes for output in self.outputs.values()), 1), 1)
+        whole = batch_size * sum(output.row_bytes for output in self.outputs.values())
+        return min(max(_TOGETHER_BYTES // max(whole, 1), 1), _MOST_TOGETHER)
 
     def check(self) -> None:
         """Refuse a dataset that changed on its way to a worker.

@@ -138,6 +138,7 @@ def test_what_is_filled_together(numbers: ps.Dataset, rows: ps.Dataset) -> None:
         return loader._work.together(loader.plan.batch_size)
 
     assert together(ps.DataLoader(numbers, batch_size=64)) > 100
+    assert together(ps.DataLoader(numbers, batch_size=1)) == 256
     assert together(ps.DataLoader(numbers, batch_size=60_000)) == 1
     assert together(ps.DataLoader(rows, batch_size=64)) == 1
     assert together(ps.DataLoader(numbers, batch_size=64, transforms={"x": [T.Cast("float64")]})) == 1
