@@ -23,7 +23,7 @@ from PIL import Image
 from rich.live import Live
 from rich.table import Table
 
-from ..errors import BadRequest, WorkerFailed
+from ..errors import BadRequest, StorageError, WorkerFailed
 from ..shards.storage import atomic_write
 from .chart import Bar, Panel, draw_bars
 from .tables import console, table
@@ -144,6 +144,11 @@ def bench(
     """Measure the loader on a dataset with your transforms at several numbers of workers, and say which is best."""
     tried = numbers_of(workers) if workers is not None else sorted({0, *(1 << i for i in range((os.cpu_count() or 1).bit_length()))})
     chosen = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    for file in (report, png):
+        if file is not None and not os.access(Path(file).parent, os.W_OK):
+            raise StorageError(
+                "no file can be written in this folder; name another before minutes are spent on measuring", url=str(Path(file).parent)
+            )
     config = {"path": path, "batch_size": batch_size, "transforms": transforms, "columns": chosen, "seconds": seconds}
     rows = _campaign(config, tried, rounds, quiet=as_json)
     found = {**config, "cores": os.cpu_count(), "settings": rows, "best_workers": int(best_of(rows)["workers"])}

@@ -52,6 +52,8 @@ def measure(told: dict[str, Any]) -> dict[str, float]:
         first_batch_s = first_batch_s or time.time() - told["began"]
         if time.perf_counter() > warm_until:
             break
+    if not first_batch_s:
+        raise BadRequest(f"{told['path']} has no rows; there is nothing to measure")
     samples, wait_s, began, cpu_s = 0, 0.0, time.perf_counter(), time.process_time()
     while (elapsed_s := time.perf_counter() - began) < told["seconds"]:
         for _ in loader:

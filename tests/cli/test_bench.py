@@ -137,6 +137,19 @@ def test_refusals_of_the_loader_arrive(rows: Path, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_what_cannot_end_well_is_refused_first(rows: Path, tmp_path: Path) -> None:
+    """A dataset without rows is told as such; a report that cannot be written is refused before anything is measured."""
+    with ps.Writer(tmp_path / "empty", fields={"n": ps.Scalar()}):
+        pass
+    done = run(tmp_path / "empty", "--workers", 0, "--seconds", 0.05)
+    assert done.exit_code == 1
+    assert "has no rows" in done.stderr
+    for option in ("--report", "--png"):
+        done = run(rows, "--workers", 0, "--seconds", 60, option, tmp_path / "nowhere" / "file")
+        assert done.exit_code == 1
+        assert "no file can be written in this folder" in done.stderr
+
+
 def test_a_program_that_fails_says_how(rows: Path, tmp_path: Path) -> None:
     """An error that is not ours arrives with its end, and the exit code."""
     (tmp_path / "bad.py").write_text("raise RuntimeError('no luck today')")
