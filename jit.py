@@ -198,7 +198,7 @@ class Kernel:
         Raises:
             TypeError: an array has another dtype or other dimensions, or an argument that is left is no number.
         """
-        given = tuple([value.dtype.str[1:] for value in first if isinstance(value, Held)])
+        given = tuple([value.dtype.str[1:] if value.dtype.isnative else value.dtype.str for value in first if isinstance(value, Held)])
         variant = self._variants.get(given)
         if variant is None or any(parameter.dimensions or parameter.length for parameter in variant.parameters[len(first) :]):
             raise TypeError(f"{self!r} takes {list(self._signatures.values())}, and not arrays of {list(given)} as its first arguments")

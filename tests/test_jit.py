@@ -127,7 +127,8 @@ def test_held_arrays_and_bound_arguments_are_taken_apart_once() -> None:
 def test_what_is_bound_is_checked() -> None:
     """Arrays of another dtype, and a rest that is more than numbers, cannot be bound."""
     words = jit.Held(np.zeros(4, np.uint64))
-    for wrong in ((words, words), (jit.Held(np.zeros(4, np.int64)), words, words)):
+    other = jit.Held(np.zeros(4, ">u8"))
+    for wrong in ((words, words), (jit.Held(np.zeros(4, np.int64)), words, words), (other, words, words)):
         with pytest.raises(TypeError, match=r"order_kernel\.permute"):
             order._permute.bind(*wrong)
 

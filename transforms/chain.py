@@ -134,7 +134,7 @@ class Chain:
             return ()
         ops = [stage.op for stage in self.body]
         draws: tuple[Kernel, ...] = (philox,) if ops else ()
-        parts = (region.create, region.decode_part, region.destroy) if self.decoder is not None and ops else ()
+        parts = (region.decode_part,) if self.decoder is not None and ops else ()
         return (fused, *draws, *parts, *(kernel for op in ops if isinstance(op, PixelOp) for kernel in op.kernels()))
 
     def cold(self) -> bool:
