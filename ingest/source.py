@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ..errors import BadData, BadRequest
+from ..errors import BadData, BadRequest, StorageError
 from ..fields import Schema
-from ..shards.storage import guard
+from ..shards.storage import guard, translate
 from .assign import Ints, Spans
 from .report import Bad
 
@@ -240,3 +240,15 @@ def gather(looked_at: Iterable[Sequence[tuple[int, int, int, int]] | Bad]) -> Pi
         table.extend((number, start, stop, note) for start, stop, note, _ in found)
         sizes.extend(size for *_, size in found)
     return Pieces(spans=Spans.from_json(table), sizes=np.array(sizes, np.int64), bad=tuple(bad))
+
+
+def explained(error: Exception, path: Path, hint: str) -> BadData:
+    """Return what was said of a file as our error with its path; the hint at what may be wrong with it is left out where it could not be read at all."""
+    if isinstance(error, BadData):
+        return error.at(path=path)
+    if isinstance(error, StorageError):
+        return BadData(error.message, path=path)
+    if isinstance(error, OSError) and error.errno:  # a library's; one that speaks of damage has no errno
+        return BadData(translate(error, path, "read the file").message, path=path)
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    return BadData(f"{text.rstrip('.')}; {hint}", path=path)

@@ -47,7 +47,7 @@ class JsonlSource(TextSource):
             try:
                 data = map_file(self.files.path(number))
             except StorageError as error:
-                damage = str(error)
+                damage = error.message
                 continue
             for part in samples(data[self._header(number, data, None) :], None):
                 damage = _look(part, seen) or damage

@@ -25,7 +25,7 @@ from ..shards.columns import FixedColumn
 from ..shards.storage import guard
 from .assign import Spans
 from .report import Bad
-from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, gather, lost
+from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, explained, gather, lost
 
 PIECE_BYTES = 2**20
 """Rows are cut in runs of about so many bytes."""
@@ -83,11 +83,9 @@ class NumpySource(Source):
         path = self.files.path(number)
         try:
             yield
-        except BadData as error:
-            raise error.at(path=path) from None
         except _DAMAGE as error:
             hint = _OBJECTS if "allow_pickle" in str(error) or "Python objects" in str(error) else "it is damaged, cut short, or not NumPy's"
-            raise BadData(f"{str(error).splitlines()[0] if str(error) else type(error).__name__}; {hint}", path=path) from None
+            raise explained(error, path, hint) from None
 
     def describe(self, columns: tuple[str, ...] | None) -> Described:
         """Return the arrays of the first readable file."""

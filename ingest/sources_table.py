@@ -25,7 +25,7 @@ from ..shards.storage import guard
 from ..shards.tarnames import sniff
 from .assign import Spans
 from .report import Bad
-from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, gather, lost
+from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, explained, gather, lost
 
 PIECE_BYTES = 2**20
 """Arrow rows are cut in runs of about so many bytes."""
@@ -148,10 +148,7 @@ def _chunks(batch: pa.RecordBatch, first: int, source: str) -> Iterator[Chunk]:
 
 def _damaged(source: Source, number: int, error: Exception) -> BadData:
     """Return what a library said of a damaged file as our error, with the file's path."""
-    if isinstance(error, BadData):
-        return error.at(path=source.files.path(number))
-    text = (str(error).splitlines() or [type(error).__name__])[0]
-    return BadData(f"{text.rstrip('.')}; the file is damaged, cut short, or not {source.kind}", path=source.files.path(number))
+    return explained(error, source.files.path(number), f"the file is damaged, cut short, or not {source.kind}")
 
 
 def _contents(column: pa.Array) -> pa.Array:

@@ -24,7 +24,7 @@ from ..shards.tarnames import Facts, facts_of, field_names, group_of, split
 from ..shards.tarscan import BLOCK, Member, members
 from .assign import Spans
 from .report import Bad
-from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, lost
+from .source import CHUNK_BYTES, CHUNK_ROWS, Chunk, Described, Pieces, Source, choose, explained, lost
 
 FEW_TARS = 64
 """With fewer tars than this, each is walked and can be cut between samples."""
@@ -97,7 +97,9 @@ class TarSource(Source):
                 error = damage
             if first:
                 return _described(first, columns)
-        reason = "no tar holds a sample" if error is None else getattr(error, "reason", str(error))
+        if isinstance(error, StorageError):
+            raise explained(error, self.files.path(0), "")
+        reason = "no tar holds a sample" if error is None else error.reason
         raise BadData(f"{reason}; members are named <key>.<field>.<extension>, such as 000001.jpg", path=self.files.path(0))
 
     def pieces(self, described: Described) -> Pieces:  # noqa: ARG002 - the signature is the contract's

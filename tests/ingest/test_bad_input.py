@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,35 @@ def test_no_permission(tmp_path: Path) -> None:
         (tmp_path / "raw" / "class_0").chmod(0)
         done = subprocess.run([os.sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)  # type: ignore[attr-defined]
         assert "cannot list the folder: permission denied" in done.stderr
+
+
+KINDS = ("npy", "npz", "arrow", "parquet", "tar", "jsonl", "csv")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's files are needed, which only root can make")
+def test_an_unreadable_source_is_told_as_that(tmp_path: Path) -> None:
+    """A file that may not be read is told as such and by its path, once, whatever its kind; not as damaged, and without a hint at its contents."""
+    for kind in KINDS:
+        (tmp_path / f"a.{kind}").write_bytes(b"whatever")
+        (tmp_path / f"a.{kind}").chmod(0)
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o777)
+    program = (
+        "import os; from penstock.errors import PenstockError; from penstock.ingest.convert import convert; import penstock.ingest.part\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        f"for kind in {KINDS!r}:\n"
+        "    try:\n"
+        f"        convert({str(tmp_path)!r} + '/a.' + kind, {str(tmp_path / 'out')!r} + kind, workers=0)\n"
+        "    except PenstockError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    told = done.stdout.splitlines()
+    assert len(told) == len(KINDS), done.stderr
+    for kind, line in zip(KINDS, told, strict=True):
+        assert line.count(str(tmp_path / f"a.{kind}")) == 1
+        assert "permission denied" in line
+        assert not any(word in line for word in ("damaged", "members are named"))
 
 
 def bad_images(root: Path) -> dict[str, str]:
