@@ -118,6 +118,9 @@ def main() -> None:
             app(prog_name="penstock")
         finally:
             sys.stdout.flush()  # what cannot be written is to be heard of now, and not when the interpreter ends
+    except KeyboardInterrupt:  # before the command ran, while its module was imported
+        typer.echo("penstock: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
     except OutputLost as lost:
         drop_output()
         if "--debug" in sys.argv:

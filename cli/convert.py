@@ -16,7 +16,7 @@ def convert(
     src: Annotated[str, typer.Argument(help="A file, a folder, a glob ('raw/*.csv') or a brace pattern ('{000..009}.tar'); quote patterns.")],
     dst: Annotated[str, typer.Argument(help="The dataset's folder; with --split, the folder that holds one dataset a split.")],
     shard_format: Annotated[str, typer.Option("--format", help="Of the shards: arrow or tar.")] = "arrow",
-    shard_size: Annotated[str, typer.Option(help="What no shard's file exceeds, such as 128MB or 1GiB.")] = "128MB",
+    shard_size: Annotated[str, typer.Option(help="What no shard's file exceeds, unless by its only row; such as 128MB or 1GiB.")] = "128MB",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes; one a core by default, 0 for none. Does not change the result.")] = None,
     shuffle: Annotated[int | None, typer.Option(metavar="SEED", help="Store the rows in an order drawn from all of them.")] = None,
     split: Annotated[Options, typer.Option(metavar="NAME=FRACTION", help="Repeat for each split; a row's split follows from its key.")] = None,
@@ -28,7 +28,9 @@ def convert(
     max_bad: Annotated[str | None, typer.Option(metavar="N|X%", help="Rows that may be set aside; by default 0.1% of samples, no structure.")] = None,
     append: Annotated[bool, typer.Option("--append", help="Add to the dataset that is there.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make a new version without the rows that are there.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished conversion with the same options.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an unfinished conversion, with the same options but without --append or --overwrite.")
+    ] = False,
     check: Annotated[str, typer.Option(help="decode: an image must really decode; header: its header must make sense.")] = "decode",
     kind: Annotated[
         str | None, typer.Option("--from", help="The kind of source: images, files, tar, parquet, csv, jsonl, arrow, numpy, hf, penstock.")
@@ -38,7 +40,7 @@ def convert(
 ) -> None:
     """Convert raw data (images in class folders, files, tars, Parquet, CSV, JSON Lines, Arrow, NumPy, HF datasets) into a dataset.
 
-    A killed conversion is continued by the same command with --resume. Rows that cannot be read are set aside in
+    A killed conversion is continued by the same command with --resume in place of --append or --overwrite. Rows that cannot be read are set aside in
     DST/_penstock/quarantine with the reason.
     """
     report = run(

@@ -6,15 +6,17 @@ and no others.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import BadRequest, StorageError
+from ..errors import BadRequest
 from ..fields import Array, Field, Image
 from ..shards.dataset import Dataset
+from ..shards.storage import atomic_write
 from .sheet import contact_sheet
 from .tables import console, table
 from .values import line, summary
@@ -53,10 +55,9 @@ def _save_sheet(dataset: Dataset, rows: list[int], png: Path) -> None:
         return f"row {number}: {', '.join(told)}" if told else f"row {number}", row[pictures[0]]
 
     sheet = contact_sheet(map(tile, rows), len(rows))
-    try:
-        sheet.save(png, "PNG")
-    except OSError as error:
-        raise StorageError(f"cannot write the contact sheet: {error.strerror or error}", url=png) from None
+    drawn = io.BytesIO()
+    sheet.save(drawn, "PNG")
+    atomic_write(png, drawn.getvalue())
 
 
 def _print_row(dataset: Dataset, number: int) -> None:

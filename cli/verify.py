@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
+from ..shards.commits import list_versions
 from ..shards.dataset import Dataset
 from ..shards.verify import Problem
 from ..shards.verify import verify as find_problems
@@ -34,6 +35,7 @@ def verify(
 ) -> None:
     """Check a dataset's checksums and structure; exit code 1 names the first bad shard and row."""
     start = time.perf_counter()
+    version = version if version is not None else max(list_versions(path), default=None)
     problems = list(islice(find_problems(path, version), None if every else 1))
     if as_json:
         found = [{"shard": p.shard, "row": p.row, "dataset_row": p.dataset_row, "field": p.field, "reason": p.reason} for p in problems]

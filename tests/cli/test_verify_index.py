@@ -43,7 +43,8 @@ def test_a_whole_dataset_is_verified(tmp_path: Path, shard_format: str) -> None:
     told = run("verify", tmp_path / "ds")
     assert told.exit_code == 0, told.stderr
     assert f"version 1: 800 rows in {len(files)} shards, " in told.stdout
-    assert json.loads(run("verify", tmp_path / "ds", "--json").stdout)["ok"] is True
+    found = json.loads(run("verify", tmp_path / "ds", "--json").stdout)
+    assert (found["ok"], found["version"]) == (True, 1)
 
 
 @pytest.mark.parametrize("shard_format", ["arrow", "tar"])
