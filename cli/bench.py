@@ -25,6 +25,8 @@ from rich.table import Table
 
 from ..errors import BadRequest, StorageError, WorkerFailed
 from ..shards.storage import atomic_write
+from .bench_rivals import DATA
+from .bench_rivals import rivals as all_loaders
 from .chart import Bar, Panel, draw_bars
 from .tables import console, table
 
@@ -128,7 +130,7 @@ def picture(path: str, rows: Sequence[Mapping[str, float]]) -> Image.Image:
 
 
 def bench(
-    path: Annotated[str, typer.Argument(help="A dataset, or a file, folder or brace pattern of foreign shards.")],
+    path: Annotated[str | None, typer.Argument(help="A dataset, or a file, folder or brace pattern of foreign shards.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 256,
     workers: Annotated[str | None, typer.Option(metavar="N,N,...", help="Numbers of workers to try; 0, 1, 2, 4 and so on up to the cores.")] = None,
     transforms: Annotated[
@@ -140,26 +142,65 @@ def bench(
     report: Annotated[str | None, typer.Option(metavar="FILE", help="Write the result as JSON into a file too.")] = None,
     png: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the rates as bars into a PNG file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    rivals: Annotated[bool, typer.Option("--rivals", help="In a checkout: measure all loaders side by side instead, for hours.")] = False,
+    data: Annotated[str | None, typer.Option(metavar="DIR", help=f"With --rivals: where its data are kept; {DATA} unless given.")] = None,
 ) -> None:
     """Measure the loader on a dataset with your transforms at several numbers of workers, and say which is best."""
+    _check({"PATH": path, "--transforms": transforms, "--columns": columns}, data, rivals=rivals)
+    _check_files(report, png)
+    if rivals or path is None:
+        settings = None if workers is None else numbers_of(workers)
+        table_of_all = all_loaders(data=data or DATA, rounds=rounds, seconds=seconds, workers=settings, png=png, quiet=as_json)
+        _save(table_of_all, report)
+        if as_json:
+            typer.echo(_text(table_of_all))
+        return
     tried = numbers_of(workers) if workers is not None else sorted({0, *(1 << i for i in range((os.cpu_count() or 1).bit_length()))})
     chosen = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
-    for file in (report, png):
-        if file is not None and not os.access(Path(file).parent, os.W_OK):
-            raise StorageError(
-                "no file can be written in this folder; name another before minutes are spent on measuring", url=str(Path(file).parent)
-            )
     config = {"path": path, "batch_size": batch_size, "transforms": transforms, "columns": chosen, "seconds": seconds}
     rows = _campaign(config, tried, rounds, quiet=as_json)
     found = {**config, "cores": os.cpu_count(), "settings": rows, "best_workers": int(best_of(rows)["workers"])}
-    text = json.dumps(found, indent=2, ensure_ascii=False)
-    if report is not None:
-        atomic_write(Path(report), text.encode() + b"\n")
+    _save(found, report)
     if png is not None:
         drawn = io.BytesIO()
         picture(path, rows).save(drawn, "PNG")
         atomic_write(Path(png), drawn.getvalue())
-    typer.echo(text if as_json else advice(rows))
+    typer.echo(_text(found) if as_json else advice(rows))
+
+
+def _check(given: Mapping[str, str | None], data: str | None, *, rivals: bool) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        BadRequest: they do not.
+    """
+    named = [name for name, value in given.items() if value is not None]
+    if rivals and named:
+        raise BadRequest(f"--rivals measures data of its own; leave out {', '.join(named)}")
+    if not rivals and given["PATH"] is None:
+        raise BadRequest("name a dataset (PATH) to measure, or --rivals for all loaders side by side")
+    if not rivals and data is not None:
+        raise BadRequest(f"--data {data!r} goes with --rivals")
+
+
+def _check_files(*files: str | None) -> None:
+    """Refuse files that cannot be written.
+
+    Raises:
+        StorageError: their folder does not let them.
+    """
+    for folder in (Path(file).parent for file in files if file is not None):
+        if not os.access(folder, os.W_OK):
+            raise StorageError("no file can be written in this folder; name another before minutes are spent on measuring", url=folder)
+
+
+def _text(found: Mapping[str, Any]) -> str:
+    return json.dumps(found, indent=2, ensure_ascii=False)
+
+
+def _save(found: Mapping[str, Any], report: str | None) -> None:
+    if report is not None:
+        atomic_write(Path(report), _text(found).encode() + b"\n")
 
 
 def _campaign(config: Mapping[str, Any], tried: Sequence[int], rounds: int, *, quiet: bool) -> list[dict[str, float]]:

@@ -137,6 +137,59 @@ def test_refusals_of_the_loader_arrive(rows: Path, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+TABLE = """
+import argparse, json, pathlib
+parser = argparse.ArgumentParser()
+for name in ("data", "prune", "json", "rounds", "seconds", "warm", "workers", "png"):
+    parser.add_argument(f"--{name}")
+given = vars(parser.parse_args())
+print("a line of the table")
+if given["rounds"] != "9":
+    pathlib.Path(given["json"]).write_text(json.dumps(given))
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a checkout whose table only tells how it was started."""
+    (tmp_path / "checkout" / "benchmarks").mkdir(parents=True)
+    (tmp_path / "checkout" / "benchmarks" / "__init__.py").touch()
+    (tmp_path / "checkout" / "benchmarks" / "table.py").write_text(TABLE)
+    monkeypatch.setattr("penstock.cli.bench_rivals.ROOT", tmp_path / "checkout")
+    return tmp_path / "checkout"
+
+
+def test_rivals_are_measured_by_the_checkouts_table(checkout: Path, tmp_path: Path) -> None:
+    """`--rivals` starts the table with what was asked for, wherever it is called from, and tells and saves its result as JSON."""
+    assert checkout.is_dir()
+    options = ("--rounds", 2, "--seconds", 4, "--workers", "2,0", "--data", tmp_path / "data", "--png", tmp_path / "c.png")
+    done = run("--rivals", "--json", *options, "--report", tmp_path / "r.json")
+    told = json.loads(done.stdout)
+    assert told == json.loads((tmp_path / "r.json").read_text())
+    assert (told["data"], told["png"]) == (str(tmp_path / "data"), str(tmp_path / "c.png"))
+    assert (told["rounds"], float(told["seconds"]), float(told["warm"]), told["workers"]) == ("2", 4.0, 3.0, "0,2")
+
+
+def test_a_table_that_fails_is_told(checkout: Path, tmp_path: Path) -> None:
+    """Without a result the exit code is 1; without a checkout it is said what to do."""
+    done = run("--rivals", "--rounds", 9)
+    assert done.exit_code == 1
+    assert "the table ended with code 0" in done.stderr
+    (checkout / "benchmarks" / "table.py").unlink()
+    assert "clone it, then `make rivals`" in run("--rivals", "--data", tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((), "name a dataset"), (("x", "--rivals"), "leave out PATH"), (("x", "--data", "d"), "goes with --rivals")],
+)
+def test_options_that_do_not_go_together_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    """Nothing to measure, a dataset beside the rivals, and data without them."""
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert message in done.stderr
+
+
 def test_what_cannot_end_well_is_refused_first(rows: Path, tmp_path: Path) -> None:
     """A dataset without rows is told as such; a report that cannot be written is refused before anything is measured."""
     with ps.Writer(tmp_path / "empty", fields={"n": ps.Scalar()}):
