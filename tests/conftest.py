@@ -1,6 +1,12 @@
-"""Compile the kernels before any test: on a fresh machine the first process that needs one says that it compiles, which some tests would hear."""
+"""Before any test: kernels are compiled, and Ctrl-C is heard.
+
+On a fresh machine the first process that needs a kernel says that it compiles, which some tests would hear. A shell that starts the tests in the
+background may have them ignore SIGINT, and so every process that they start and interrupt.
+"""
 
 from __future__ import annotations
+
+import signal
 
 from penstock import order
 from penstock.loaders import gather
@@ -8,7 +14,8 @@ from penstock.transforms import color, random, resample
 
 
 def pytest_sessionstart() -> None:
-    """Have all machine code ready."""
+    """Have all machine code ready, and processes that can be interrupted."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for kernel in (
         order._permute,
         gather._gather,
