@@ -58,12 +58,25 @@ class _Hand:
     trace: int
     alive: int
     tasks: dict[int, Task] = field(default_factory=dict)
+    load: int = 0
+    """Rows of `tasks`, counted as they come and go: adding them up for every task sent would cost the cube of the workers for a batch."""
     ready: bool = False
 
-    @property
-    def load(self) -> int:
-        """Rows it was told to fill and has not."""
-        return sum(task.run.rows for task in self.tasks.values())
+    def give(self, task: Task) -> None:
+        """Note a task that it was told."""
+        self.tasks[task.ticket] = task
+        self.load += task.run.rows
+
+    def answered(self, ticket: int) -> bool:
+        """Return whether it had this task, which it has no more."""
+        task = self.tasks.pop(ticket, None)
+        self.load -= task.run.rows if task is not None else 0
+        return task is not None
+
+    def forget(self) -> None:
+        """Take all its tasks from it."""
+        self.tasks.clear()
+        self.load = 0
 
     def close(self) -> None:
         """Close its descriptors, upon which it ends."""
@@ -200,7 +213,7 @@ class Pool:
         return self._backlog.popleft() if self._backlog else None
 
     def _send(self, hand: _Hand, task: Task) -> None:
-        hand.tasks[task.ticket] = task
+        hand.give(task)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: the task goes to its replacement
             hand.channel.send(pack_task(task))
 
@@ -208,7 +221,7 @@ class Pool:
         """Take every unanswered task for answered; only before a new ring is given, whose memory they cannot touch."""
         self._backlog.clear()
         for hand in self._hands.values():
-            hand.tasks.clear()
+            hand.forget()
 
     def poll(self) -> list[Answer]:
         """Return the answers that have come, without waiting.
@@ -264,7 +277,7 @@ class Pool:
                 raise rebuild(answer.detail or {})
             if answer.kind is Kind.READY:
                 hand.ready = True
-            elif hand.tasks.pop(answer.ticket, None) is not None:
+            elif hand.answered(answer.ticket):
                 self._deaths = 0
                 answers.append(answer)
             self._hand_out()

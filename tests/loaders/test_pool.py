@@ -102,6 +102,7 @@ def test_no_worker_is_given_more_than_its_queue_holds(bench: Bench) -> None:
     while len(answered) < 499:
         answered += [a.ticket for a in bench.pool.wait(time.monotonic() + 30)]
         assert all(len(hand.tasks) <= pools._MOST_QUEUED for hand in bench.pool._hands.values())
+        assert all(hand.load == sum(task.run.rows for task in hand.tasks.values()) for hand in bench.pool._hands.values())
     assert answered == list(range(1, 500))
 
 
