@@ -41,8 +41,8 @@ def make_data(folder: Path, count: int) -> dict[str, dict[str, Any]]:
     np.savez(folder / "rows.npz", x=rng.random((400_000, 32), np.float32), label=np.arange(400_000))
     ps.convert(folder / "rows.npz", folder / "rows")
     return {
-        "images": {"data": str(folder / "images"), "images": True, "batch_size": 256, "epochs": 4},
-        "rows": {"data": str(folder / "rows"), "batch_size": 1024, "epochs": 40},
+        "images": {"data": str(folder / "images"), "images": True, "batch_size": 256, "epochs": 4, "smallest": 8},
+        "rows": {"data": str(folder / "rows"), "batch_size": 1024, "epochs": 40, "smallest": 1024},
     }
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     console, told = Console(width=120), {}
     for name, kind in kinds.items():
         points = {w: median(runs[f"{name} {w}"], "parent_s") for w in MEASURED}
-        cost = fitted(points, kind["batch_size"], median(runs[f"{name} 1"], "work_s"))
+        cost = fitted(points, kind["batch_size"], median(runs[f"{name} 1"], "work_s"), kind["smallest"])
         console.print(described(name, cost))
         console.print(f"measured parent time a batch: {', '.join(f'{w} workers {1e6 * s:.0f} us' for w, s in points.items())}")
         console.print(

@@ -25,7 +25,7 @@ class Cost(NamedTuple):
         batch_s: the parent's for a batch, beside its tasks.
         task_s: the parent's for a task.
         work_s: of workers for a batch.
-        smallest: rows of a task at least.
+        smallest: rows of a task at least; as many as a batch has where batches are not cut.
     """
 
     rows: int
@@ -47,13 +47,13 @@ class Cost(NamedTuple):
         return self.rows * min(workers / self.work_s, 1 / self.parent_s(workers))
 
 
-def fitted(points: dict[int, float], rows: int, work_s: float) -> Cost:
+def fitted(points: dict[int, float], rows: int, work_s: float, smallest: int = 8) -> Cost:
     """Return the cost whose parent's time goes best through what was measured at each number of workers (least squares, none below zero)."""
-    parts = {workers: Cost(rows, 0.0, 0.0, work_s).parts(workers) for workers in points}
+    parts = {workers: Cost(rows, 0.0, 0.0, work_s, smallest).parts(workers) for workers in points}
     mean_x, mean_y = sum(parts.values()) / len(points), sum(points.values()) / len(points)
     square = sum((parts[w] - mean_x) ** 2 for w in points)
     slope = max(sum((parts[w] - mean_x) * (points[w] - mean_y) for w in points) / square, 0.0) if square else 0.0
-    return Cost(rows, max(mean_y - slope * mean_x, 0.0), slope, work_s)
+    return Cost(rows, max(mean_y - slope * mean_x, 0.0), slope, work_s, smallest)
 
 
 def saturation(cost: Cost) -> int:
