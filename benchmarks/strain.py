@@ -69,7 +69,7 @@ def configurations(folder: Path, count: int, rows: int) -> dict[str, Config]:
         epochs = {"experiment": "memory", "workers": workers, "epochs": 20, "batches": 1000}
         found[f"20 epochs of images, {workers} workers"] = {**base, **photos, **epochs}
         for name, data in (("1 million", some), (f"{rows / 1e6:g} million", many)):
-            found[f"{name} rows, {workers} workers"] = {**base, **epochs, "data": data, "batch_size": 1024, "epochs": 2}
+            found[f"{name} rows, {workers} workers"] = {**base, **epochs, "data": data, "batch_size": 1024, "epochs": 2, "batches": 400}
     return found
 
 

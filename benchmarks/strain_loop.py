@@ -66,21 +66,23 @@ def uneven(config: dict[str, Any]) -> dict[str, Any]:
 def consumer(config: dict[str, Any]) -> dict[str, Any]:
     """Measure what part of its time a consumer waits whose step takes longer than the loader needs for a batch."""
     loader = loader_of(config)
-    for _ in loader:
-        pass
+    for batch in loader:
+        del batch  # one that is kept for later would have others copied
     began, batches = time.perf_counter(), 0
-    for _ in loader:
+    for batch in loader:
+        del batch
         batches += 1
     step_s = max(SLACK * (time.perf_counter() - began) / batches, LEAST_STEP_S)
     waited_s = longest_s = 0.0
     steps = 0
     stream = iter(loader)
-    next(stream)
+    batch = next(stream)
     began = time.perf_counter()
     while True:
         time.sleep(step_s)  # as a device works: this process has nothing to do
         asked = time.perf_counter()
-        if next(stream, None) is None:
+        batch = next(stream, None)
+        if batch is None:
             break
         took_s = time.perf_counter() - asked
         waited_s, longest_s, steps = waited_s + took_s, max(longest_s, took_s), steps + 1
