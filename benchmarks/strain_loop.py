@@ -76,13 +76,13 @@ def consumer(config: dict[str, Any]) -> dict[str, Any]:
     waited_s = longest_s = 0.0
     steps = 0
     stream = iter(loader)
-    batch = next(stream)
+    held: Any = next(stream)
     began = time.perf_counter()
     while True:
         time.sleep(step_s)  # as a device works: this process has nothing to do
         asked = time.perf_counter()
-        batch = next(stream, None)
-        if batch is None:
+        held = next(stream, None)
+        if held is None:
             break
         took_s = time.perf_counter() - asked
         waited_s, longest_s, steps = waited_s + took_s, max(longest_s, took_s), steps + 1
