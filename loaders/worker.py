@@ -90,10 +90,11 @@ class Worker:
 
 
 def load(descriptor: int) -> Loaded:
-    """Return what the memory file `descriptor` holds."""
+    """Return what the memory file `descriptor` holds, which is closed unless that fails."""
     with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as pickled:  # workers share the descriptor, so reading it would move it for all
         init, work = cloudpickle.loads(pickled)
     work.check()
+    os.close(descriptor)
     return init, work
 
 
