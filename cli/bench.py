@@ -33,6 +33,9 @@ from .tables import console, table
 ALIKE = 0.03
 """Settings whose rates differ by less are taken for equally fast, and the one with fewer workers wins."""
 
+BATCH = 256
+"""Rows of a batch unless the user says otherwise."""
+
 LIMIT_S = 600.0
 """Seconds that one measurement may take, beside its own."""
 
@@ -131,7 +134,7 @@ def picture(path: str, rows: Sequence[Mapping[str, float]]) -> Image.Image:
 
 def bench(
     path: Annotated[str | None, typer.Argument(help="A dataset, or a file, folder or brace pattern of foreign shards.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 256,
+    batch_size: Annotated[int | None, typer.Option(min=1, help=f"Rows of a batch; {BATCH} unless given.")] = None,
     workers: Annotated[str | None, typer.Option(metavar="N,N,...", help="Numbers of workers to try; 0, 1, 2, 4 and so on up to the cores.")] = None,
     transforms: Annotated[
         str | None, typer.Option(metavar="FILE.py:NAME", help="Your transforms: a dict from column to ops, or a function that returns it.")
@@ -146,18 +149,17 @@ def bench(
     data: Annotated[str | None, typer.Option(metavar="DIR", help=f"With --rivals: where its data are kept; {DATA} unless given.")] = None,
 ) -> None:
     """Measure the loader on a dataset with your transforms at several numbers of workers, and say which is best."""
-    _check({"PATH": path, "--transforms": transforms, "--columns": columns}, data, rivals=rivals)
+    _check({"PATH": path, "--transforms": transforms, "--columns": columns, "--batch-size": batch_size}, data, rivals=rivals)
     _check_files(report, png)
     if rivals or path is None:
         settings = None if workers is None else numbers_of(workers)
-        table_of_all = all_loaders(data=data or DATA, rounds=rounds, seconds=seconds, workers=settings, png=png, quiet=as_json)
-        _save(table_of_all, report)
+        table_of_all = all_loaders(data=data or DATA, rounds=rounds, seconds=seconds, workers=settings, report=report, png=png, quiet=as_json)
         if as_json:
             typer.echo(_text(table_of_all))
         return
     tried = numbers_of(workers) if workers is not None else sorted({0, *(1 << i for i in range((os.cpu_count() or 1).bit_length()))})
     chosen = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
-    config = {"path": path, "batch_size": batch_size, "transforms": transforms, "columns": chosen, "seconds": seconds}
+    config = {"path": path, "batch_size": batch_size or BATCH, "transforms": transforms, "columns": chosen, "seconds": seconds}
     rows = _campaign(config, tried, rounds, quiet=as_json)
     found = {**config, "cores": os.cpu_count(), "settings": rows, "best_workers": int(best_of(rows)["workers"])}
     _save(found, report)
@@ -168,7 +170,7 @@ def bench(
     typer.echo(_text(found) if as_json else advice(rows))
 
 
-def _check(given: Mapping[str, str | None], data: str | None, *, rivals: bool) -> None:
+def _check(given: Mapping[str, object], data: str | None, *, rivals: bool) -> None:
     """Refuse options that do not go together.
 
     Raises:

@@ -25,11 +25,13 @@ DATA = "demo_out/bench"
 PRUNE = "0.7"
 """As `make table` has it: a rival's settings slower than this part of its best are measured in the first round only."""
 
-
 _STDERR = 2
+"""Where the program's words go when standard output is for the result alone."""
 
 
-def rivals(*, data: str, rounds: int, seconds: float, workers: Sequence[int] | None, png: str | None, quiet: bool) -> dict[str, Any]:
+def rivals(
+    *, data: str, rounds: int, seconds: float, workers: Sequence[int] | None, report: str | None, png: str | None, quiet: bool
+) -> dict[str, Any]:
     """Run the table and return what it found.
 
     Args:
@@ -37,6 +39,7 @@ def rivals(*, data: str, rounds: int, seconds: float, workers: Sequence[int] | N
         rounds: how often each configuration runs.
         seconds: least time of one measurement.
         workers: numbers of workers to try; the table's own without.
+        report: file for the result, written after every workload, so that an interrupted campaign keeps what it has.
         png: file for the chart.
         quiet: keep standard output free.
 
@@ -49,7 +52,7 @@ def rivals(*, data: str, rounds: int, seconds: float, workers: Sequence[int] | N
             "--rivals runs from a checkout of the repository, and this is an installed package; clone it, then `make rivals` and `make table` there"
         )
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder, "table.json")
+        told = Path(folder, "table.json") if report is None else Path(report).resolve()
         command = [sys.executable, "-m", "benchmarks.table", "--data", str(Path(data).resolve()), "--prune", PRUNE, "--json", str(told)]
         command += ["--rounds", str(rounds), "--seconds", str(seconds), "--warm", str(seconds * 3 / 4)]
         command += [] if workers is None else ["--workers", ",".join(map(str, workers))]

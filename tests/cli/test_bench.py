@@ -181,7 +181,12 @@ def test_a_table_that_fails_is_told(checkout: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((), "name a dataset"), (("x", "--rivals"), "leave out PATH"), (("x", "--data", "d"), "goes with --rivals")],
+    [
+        ((), "name a dataset"),
+        (("x", "--rivals"), "leave out PATH"),
+        (("--rivals", "--batch-size", "8"), "leave out --batch-size"),
+        (("x", "--data", "d"), "goes with --rivals"),
+    ],
 )
 def test_options_that_do_not_go_together_are_refused(arguments: tuple[str, ...], message: str) -> None:
     """Nothing to measure, a dataset beside the rivals, and data without them."""
