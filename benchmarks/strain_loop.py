@@ -121,9 +121,10 @@ def memory(config: dict[str, Any]) -> dict[str, Any]:
     taken = []
     for _ in range(config["epochs"]):
         middle = min(len(loader), config["batches"]) // 2
-        for number, _batch in enumerate(loader):
+        for number, batch in enumerate(loader):
             if number == middle:
                 taken.append(tree_memory())
+            del batch  # as in `consumer`
             if number == config["batches"]:
                 break
     loader.close()
