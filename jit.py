@@ -10,7 +10,8 @@ An object file is found by a hash over the sources it was made from, numba's and
 change makes a new one. It lies beside the package or, where that is not writable, in the user's cache folder: the same trust as numba's own
 cache. Arguments are checked for dtype, dimensions and contiguity, because the machine code will not.
 
-Kernels may not allocate or raise. Cost of a call: about 1 us and 1.5 us for each array. Refused: numba's dispatcher (start-up, see above), and
+Kernels may not allocate or raise. Cost of a call: about 1 us and 1 us for each array; arguments travel as one run of bytes, since ctypes takes 0.15 us for
+each, and an array is seven. Refused: numba's dispatcher (start-up, see above), and
 extensions built at install time, which need a compiler on the user's machine and know nothing of its vector units.
 """
 
@@ -27,6 +28,7 @@ import logging
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
@@ -38,12 +40,15 @@ import numpy as np
 import xxhash
 
 _LOG = logging.getLogger("penstock")
-_FORMAT = 1
+_FORMAT = 2
 _PACKAGE = __name__.rpartition(".")[0]
 _HOME = Path(__file__).parent
 _MAGIC = b"penstock-kernel\n"
 _LINK_S = 30.0
 """Seconds a linker may take."""
+
+_WORDS = {"b": "Q", "u": "Q", "i": "q", "f": "d"}
+"""How `struct` packs a number of each kind into 64 bits."""
 
 _COMPILE_S = 60.0
 """Seconds to wait for another process that compiles the same kernel; then this one compiles for itself."""
@@ -67,6 +72,10 @@ _SCALARS: dict[str, Any] = {
 }
 
 
+_ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p)
+"""What machine code is called with: the arguments, 64 bits each, and where the result goes."""
+
+
 class _Parameter(NamedTuple):
     """One parameter: a scalar (`i8`), a tuple of equal scalars (`i8*3`), or a C-contiguous array (`f4[:,:]`)."""
 
@@ -83,11 +92,11 @@ class _Parameter(NamedTuple):
         return f"{name}[{', '.join([':'] * (self.dimensions - 1) + ['::1'])}]" if self.dimensions else name
 
     @property
-    def ctypes(self) -> list[Any]:
-        """The machine arguments it becomes: for an array owner, parent, elements, item size, address, shape and strides."""
-        if not self.dimensions:
-            return [_SCALARS[self.dtype]] * max(self.length, 1)
-        return [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p] + [ctypes.c_int64] * (2 * self.dimensions)
+    def words(self) -> str:
+        """How `struct` packs the machine arguments it becomes, 64 bits each: of an array owner, parent, elements, item size, address, shape, strides."""
+        if self.dimensions:
+            return "QQqqQ" + "qq" * self.dimensions
+        return _WORDS[self.dtype[0]] * max(self.length, 1)
 
     def flatten(self, value: Any, into: list[Any]) -> None:
         """Append the machine arguments of a number or a tuple of numbers."""
@@ -110,7 +119,20 @@ class _Variant:
     def __init__(self, parameters: list[_Parameter], result: _Parameter) -> None:
         self.parameters = parameters
         self.result = result
+        self.words = struct.Struct("".join(parameter.words for parameter in parameters))
         self.call: Any = None
+
+    def run(self, arguments: bytes) -> Any:
+        """Call the machine code; return what it returns.
+
+        Raises:
+            RuntimeError: it failed, which kernels do not.
+        """
+        result = ctypes.c_uint64()
+        status = self.call(arguments, ctypes.byref(result))
+        if status not in {0, -2}:
+            raise RuntimeError(f"a kernel ended with status {status}: kernels do not raise; please report this")
+        return None if self.result.dtype == "void" else _SCALARS[self.result.dtype].from_buffer(result).value
 
 
 class Held:
@@ -120,7 +142,7 @@ class Held:
         """Take a C-contiguous array apart; it is kept alive, and must not be resized."""
         self.array = array
         self.dtype = array.dtype
-        self.machine = (None, None, array.size, array.itemsize, array.ctypes.data, *array.shape, *array.strides)
+        self.machine = (0, 0, array.size, array.itemsize, array.ctypes.data, *array.shape, *array.strides)
         if not array.flags.c_contiguous:
             raise TypeError(f"an array with strides {array.strides} is not C-contiguous")
 
@@ -172,22 +194,17 @@ class Kernel:
             raise TypeError(f"{self!r} takes {list(self._signatures.values())}, not {len(arguments)} arguments with arrays of {list(key)}")
         if variant.call is None:
             self._load(key)
-        result = ctypes.c_uint64()
-        error = ctypes.c_void_p()
-        machine: list[Any] = [ctypes.byref(result), ctypes.byref(error)]
+        machine: list[Any] = []
         for parameter, value in zip(variant.parameters, arguments, strict=True):
             if parameter.dimensions == 0:
                 parameter.flatten(value, machine)
             elif value.ndim == parameter.dimensions and isinstance(value, Held):
                 machine += value.machine
             elif value.ndim == parameter.dimensions and value.flags.c_contiguous:
-                machine += (None, None, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
+                machine += (0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
             else:
                 raise TypeError(f"{self!r}: an array of {value.ndim} dimensions that is perhaps not contiguous is no {parameter}")
-        status = variant.call(*machine)
-        if status not in {0, -2}:
-            raise RuntimeError(f"{self!r} ended with status {status}: kernels do not raise; please report this")
-        return None if variant.result.dtype == "void" else _SCALARS[variant.result.dtype].from_buffer(result).value
+        return variant.run(variant.words.pack(*machine))
 
     def bind(self, *first: Any) -> Callable[..., Any]:
         """Return the kernel with its first arguments fixed, for calls that must cost little: all others are numbers, and are not checked.
@@ -209,14 +226,13 @@ class Kernel:
             else:
                 parameter.flatten(value, fixed)
 
+        head = struct.pack("".join(parameter.words for parameter in variant.parameters[: len(first)]), *fixed)
+        rest = struct.Struct("".join(parameter.words for parameter in variant.parameters[len(first) :]))
+
         def call(*numbers: int) -> Any:
             if variant.call is None:
                 self._load(given)
-            result = ctypes.c_uint64()
-            status = variant.call(ctypes.byref(result), None, *fixed, *numbers)
-            if status not in {0, -2}:
-                raise RuntimeError(f"{self!r} ended with status {status}: kernels do not raise; please report this")
-            return None if variant.result.dtype == "void" else _SCALARS[variant.result.dtype].from_buffer(result).value
+            return variant.run(head + rest.pack(*numbers))
 
         call.__dict__["alive"] = first  # the arrays
         return call
@@ -247,25 +263,16 @@ class Kernel:
                     data = self._compile(variant)
                     _keep(name, data)
                     _make_library(name, data)
-        kinds = [kind for parameter in variant.parameters for kind in parameter.ctypes]
-        prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)
-        variant.call = prototype(_open_library(name, data) or _link(data))
+        variant.call = _ENTRY(_open_library(name, data) or _link(data))
         return fresh
 
     def _compile(self, variant: _Variant) -> bytes:
         _LOG.warning("penstock: compiling %s for this machine, once; this takes some seconds", self.name)
-        numba = importlib.import_module("numba")  # here and nowhere else at run time: it takes half a second
+        compiler = importlib.import_module(".jit_compile", _PACKAGE)  # numba, here and nowhere else at run time: it takes half a second
         function = getattr(importlib.import_module(f".{self._module}", _PACKAGE), self.name).py_func
-        scope = {**vars(numba.types), "boolean": numba.types.boolean}
-        signature = tuple(eval(p.numba_name, scope) for p in variant.parameters)  # noqa: S307  (our own table of types)
-        options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
-        made = numba.njit(**options)(function)
-        made.compile(signature)
-        compiled = made.overloads[signature]
-        _, _, (code, _) = compiled.library.serialize_using_object_code()
-        missing = sorted({f.name for f in compiled.library._final_module.functions if f.is_declaration})  # noqa: SLF001  (numba has no public way)
+        symbol, missing, code = compiler.machine_code(function, [parameter.numba_name for parameter in variant.parameters])
         assert not (wrong := [s for s in missing if s.startswith("NRT_") and s != "NRT_MemInfo_call_dtor"]), f"{self!r} allocates memory: {wrong}"
-        head = json.dumps({"symbol": compiled.fndesc.llvm_func_name, "missing": missing, "xxh3": xxhash.xxh3_64_hexdigest(code)})
+        head = json.dumps({"symbol": symbol, "missing": missing, "xxh3": xxhash.xxh3_64_hexdigest(code)})
         return _MAGIC + head.encode() + b"\n" + bytes(code)
 
 
