@@ -6,7 +6,7 @@ opened shards: any call may be repeated, by any process, and writes the same byt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from time import perf_counter_ns
 
 import numpy as np
@@ -36,7 +36,7 @@ class Filler:
         direct = [name for name in fields if work.steps is None or work.steps.leaves(name)]
         self._fixed = [name for name in direct if not fields[name].ragged]
         self._ragged = [name for name in direct if fields[name].ragged]
-        self._lookup, self._gathers = _ways(work.dataset, self._fixed)
+        self._lookup, self._gather, self._gathered = _ways(work.dataset, self._fixed)
 
     def fill(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> WorkTimes:
         """Fill the rows at these positions of `epoch`; positions past the end wrap to the beginning as padding.
@@ -51,41 +51,38 @@ class Filler:
         rows = self._order.rows(epoch, positions % count if work.pads else positions)
         if work.pads:
             sink.fixed(VALID)[:] = positions < count
-        places = self._lookup.places(rows) if len(self._gathers) < len(work.dataset.fields) else []
-        times = WorkTimes()
-        for name in self._fixed:
-            times = times.merge(self._fill_fixed(name, rows, places, sink))
+        places = self._lookup.places(rows) if len(self._gathered) < len(work.dataset.fields) else []
+        transform_ns = self._fill_fixed(rows, places, sink)
         for name in self._ragged:
             _join(places, name, sink)
-        times = times.merge(WorkTimes(read_ns=perf_counter_ns() - began - times.transform_ns))
+        times = WorkTimes(read_ns=perf_counter_ns() - began - transform_ns, transform_ns=transform_ns)
         if work.steps is not None:
             times = times.merge(work.steps.run(places, order.augment_key(work.seed, epoch), sink, self._fixed))
         return times
 
-    def _fill_fixed(self, name: str, rows: npt.NDArray[np.int64], places: Sequence[Place], sink: Sink) -> WorkTimes:
-        """Copy a fixed column's rows into the sink, through its chain when it has one; return only the time of the chain."""
-        steps, field, out = self._work.steps, self._work.dataset.fields[name], sink.fixed(name)
-        values = out if steps is None or name not in steps.chains else np.empty((len(rows), *field.shape), field.dtype)
-        if name in self._gathers:
-            self._gathers[name].into(rows, values)
-        else:
+    def _fill_fixed(self, rows: npt.NDArray[np.int64], places: Sequence[Place], sink: Sink) -> int:
+        """Copy the fixed columns' rows into the sink, through its chain where a column has one; return the nanoseconds that the chains took."""
+        fields, chains = self._work.dataset.fields, {} if self._work.steps is None else self._work.steps.chains
+        outs = {name: sink.fixed(name) for name in self._fixed}
+        values = {n: np.empty((len(rows), *fields[n].shape), fields[n].dtype) if n in chains else out for n, out in outs.items()}
+        if self._gather is not None:
+            self._gather.into(rows, [values[name] for name in self._gathered])
+        for name in (one for one in self._fixed if one not in self._gathered):
             for index, place in enumerate(places):
-                values[index] = place.value(name)
-        if steps is None or values is out:
-            return WorkTimes()
+                values[name][index] = place.value(name)
         began = perf_counter_ns()
-        steps.chains[name].run_rows(values, out)
-        return WorkTimes(transform_ns=perf_counter_ns() - began)
+        for name in (one for one in self._fixed if one in chains):
+            chains[name].run_rows(values[name], outs[name])
+        return perf_counter_ns() - began
 
 
-def _ways(dataset: Dataset | TokenWindows, fixed: Sequence[str]) -> tuple[Lookup | WindowLookup, Mapping[str, Gather | WindowGather]]:
-    """Return how rows are found one by one, and the tables of the fixed columns that one call can fill."""
+def _ways(dataset: Dataset | TokenWindows, fixed: Sequence[str]) -> tuple[Lookup | WindowLookup, Gather | WindowGather | None, Sequence[str]]:
+    """Return how rows are found one by one, what fills fixed columns in one call, and which."""
     if isinstance(dataset, TokenWindows):
-        return WindowLookup(dataset), {name: WindowGather(dataset) for name in fixed}
+        return WindowLookup(dataset), WindowGather(dataset) if fixed else None, fixed
     lookup, manifest, fields = Lookup(dataset), dataset.manifest, dataset.fields
-    if not Gather.suits(manifest):
-        return lookup, {}
-    return lookup, {name: Gather(manifest, fields[name], name, lookup) for name in fixed if fields[name].dtype != "bool"}
+    suited = {name: fields[name] for name in fixed if fields[name].dtype != "bool"} if Gather.suits(manifest) else {}
+    return lookup, Gather(manifest, suited, lookup) if suited else None, tuple(suited)
 
 
 def _join(places: Sequence[Place], name: str, sink: Sink) -> None:

@@ -6,6 +6,7 @@ that are memory of their own (tars, compressed files) are taken window by window
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,13 @@ class WindowGather:
             likes = (np.empty(1, stored), np.empty(1, made))
             self._call = _gather.bind(*map(Held, (*likes, windows.firsts, self._addresses)), windows.seq_len)
 
-    def into(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
-        """Copy windows `rows` into `out`, `[rows, seq_len]`; both are C-contiguous.
+    def into(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]]) -> None:
+        """Copy windows `rows` into the one array of `outs`, `[rows, seq_len]`; both are C-contiguous.
 
         Raises:
             BadData: a block is damaged; names shard, row and column.
         """
+        (out,) = outs
         done, count = 0, rows.size
         at, to = rows.ctypes.data, out.ctypes.data
         while done < count:

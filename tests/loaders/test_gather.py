@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.loaders.gather import MAX_BLOCKS, Gather
+from penstock.loaders.gather import MAX_BLOCKS, Gather, blocks_of, guide_of
 from penstock.loaders.lookup import Lookup, Place
 from penstock.shards.columns import Column, FixedColumn
 from penstock.shards.manifest import Manifest, Shard
@@ -59,7 +60,7 @@ class Made:
 
     def gather(self) -> Gather:
         """Return a gather over it."""
-        return Gather(self.manifest, self.field, "x", cast("Lookup", self))
+        return Gather(self.manifest, {"x": self.field}, cast("Lookup", self))
 
 
 SHARDS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 25)), min_size=1, max_size=6)
@@ -78,7 +79,7 @@ def test_gather_equals_row_by_row(shards: list[tuple[int, int]], shape: tuple[in
         memory = np.full((len(rows) + 2) * max(prod(shape), 1) * np.dtype(dtype).itemsize, 0xA5, np.uint8)
         size = prod(shape) * np.dtype(dtype).itemsize
         out = memory[size : size + len(rows) * size].view(dtype).reshape(len(rows), *shape)
-        gather.into(rows, out)
+        gather.into(rows, [out])
         assert out.tobytes() == made.rows[rows].tobytes()
         assert (memory[:size] == 0xA5).all()
         assert (memory[size + len(rows) * size :] == 0xA5).all()
@@ -93,7 +94,7 @@ def test_each_block_is_opened_once_and_only_when_needed(shards: list[tuple[int, 
     assert made.opened == []
     rows = np.array(data.draw(st.lists(st.integers(0, len(made.rows) - 1), min_size=1, max_size=40)), np.int64)
     for _ in range(3):
-        gather.into(rows, np.empty((len(rows), 2), np.int16))
+        gather.into(rows, [np.empty((len(rows), 2), np.int16)])
     assert len(made.opened) == len(set(made.opened))
     shards_of = np.searchsorted(made.manifest.starts, rows, side="right") - 1
     wanted = {(int(s), int(r - made.manifest.starts[s]) // shards[s][1]) for s, r in zip(shards_of, rows, strict=True)}
@@ -107,7 +108,7 @@ def test_blocks_of_ones_own_memory_are_never_kept() -> None:
     gather = made.gather()
     rows = np.random.default_rng(1).permutation(60)
     out = np.empty((60, 3), np.float32)
-    gather.into(rows, out)
+    gather.into(rows, [out])
     assert out.tobytes() == made.rows[rows].tobytes()
     assert {shard for shard, _ in made.opened} == {0, 2}
     assert len(gather._views) == 8
@@ -116,7 +117,7 @@ def test_blocks_of_ones_own_memory_are_never_kept() -> None:
 def test_no_rows_are_no_work() -> None:
     """An empty list of rows opens nothing."""
     made = Made([(5, 2)], (3,), "float32")
-    made.gather().into(np.empty(0, np.int64), np.empty((0, 3), np.float32))
+    made.gather().into(np.empty(0, np.int64), [np.empty((0, 3), np.float32)])
     assert made.opened == []
 
 
@@ -126,7 +127,7 @@ def test_large_rows_and_many_of_them() -> None:
     gather = made.gather()
     for rows in (np.arange(259)[::-1].copy(), np.arange(259), np.full(300, 258)):
         out = np.empty((len(rows), 1500), np.float32)
-        gather.into(rows.astype(np.int64), out)
+        gather.into(rows.astype(np.int64), [out])
         assert out.tobytes() == made.rows[rows].tobytes()
 
 
@@ -144,9 +145,9 @@ def test_a_block_that_cannot_be_opened_fails_alone() -> None:
     gather = made.gather()
     out = np.zeros(3, np.int64)
     with pytest.raises(ps.BadData, match="broken"):
-        gather.into(np.array([0, 1, 9]), out)
+        gather.into(np.array([0, 1, 9]), [out])
     assert out[:2].tolist() == made.rows[:2].tolist()
-    gather.into(np.array([4, 3, 2]), out)
+    gather.into(np.array([4, 3, 2]), [out])
     assert out.tolist() == made.rows[[4, 3, 2]].tolist()
 
 
@@ -165,12 +166,42 @@ def test_what_suits(format_: str, block_rows: int, rows: int, suits: bool) -> No
 
 def test_on_a_dataset_on_disk(rows: ps.Dataset) -> None:
     """On real shards of several blocks the kernel gives what `Dataset` gives, and keeps the mapped memory alive after the dataset is closed."""
-    gather = Gather(rows.manifest, rows.fields["x"], "x", Lookup(rows))
+    gather = Gather(rows.manifest, {"x": rows.fields["x"]}, Lookup(rows))
     wanted = np.random.default_rng(3).integers(0, len(rows), 400)
     out = np.empty((400, 32), np.float32)
-    gather.into(wanted, out)
+    gather.into(wanted, [out])
     rows.close()
     again = np.empty_like(out)
-    gather.into(wanted, again)
+    gather.into(wanted, [again])
     assert again.tobytes() == out.tobytes()
     assert all(np.array_equal(out[i], rows[int(row)]["x"]) for i, row in enumerate(wanted[:50]))
+
+
+def test_columns_of_every_width_are_copied_in_one_pass(tmp_path: Path) -> None:
+    """Columns whose rows are words, parts of words, several cache lines come out as `Dataset` gives them, whole and in parts."""
+    fields = {"x": ps.Array((33,), "float32"), "y": ps.Scalar("int64"), "z": ps.Array((3,), "uint8"), "w": ps.Array((200,), "float64")}
+    random = np.random.default_rng(4)
+    with ps.Writer(tmp_path / "set", fields, shard_size="200KB") as writer:
+        for number in range(700):
+            writer.write({"x": random.random(33, np.float32), "y": number, "z": random.integers(0, 9, 3, np.uint8), "w": random.random(200)})
+    dataset = ps.Dataset(tmp_path / "set")
+    gather = Gather(dataset.manifest, dataset.fields, Lookup(dataset))
+    for wanted in (random.integers(0, 700, 900), np.arange(700), random.integers(0, 700, 1)):
+        outs = [np.empty((len(wanted), *field.shape), field.dtype) for field in fields.values()]
+        gather.into(wanted, outs)
+        for index, row in enumerate(wanted.tolist()):
+            assert all(np.array_equal(out[index], dataset[row][name]) for name, out in zip(fields, outs, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(heights=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=20))
+def test_the_guide_leads_to_every_block(heights: list[tuple[int, int]]) -> None:
+    """For any division, even of blocks of one row beside blocks of hundreds, each row's block lies between its granule's and the next one's."""
+    shards = tuple(Shard(path=f"{n}", format="arrow", rows=r, bytes=1, xxh3=None, block_rows=b) for n, (r, b) in enumerate(heights))
+    firsts, base = blocks_of(Manifest(root="/nowhere", version=1, schema={"x": ps.Scalar()}, metadata={}, shards=shards))
+    guide, shift = guide_of(firsts)
+    assert base.tolist() == np.cumsum([0] + [-(-r // b) for r, b in heights])[:-1].tolist()
+    rows = np.arange(firsts[-1])
+    block = np.searchsorted(firsts, rows, side="right") - 1
+    assert (guide[rows >> shift] <= block).all()
+    assert (block <= guide[(rows >> shift) + 1]).all()

@@ -90,8 +90,8 @@ def test_compressed_files_are_read_and_not_kept(tmp_path: Path, num_workers: int
     assert_same(made[0], made[1], "compressed")
     loader = ps.DataLoader(ps.Dataset(paths[0]), batch_size=64, shuffle=True)
     filler = fill.Filler(loader._work)
-    assert filler._gathers
-    assert not any(filler._gathers[name]._open(0) for name in filler._gathers)
+    assert filler._gather is not None
+    assert not filler._gather._open(0)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,10 @@ def test_a_block_that_changed_is_refused(tmp_path: Path, changed: int) -> None:
     windows.firsts = windows.firsts.copy()
     windows.firsts[2:] += changed
     rows = np.arange(int(windows.firsts[2]) // 100)
-    for way in (lambda: WindowGather(windows).into(rows, np.empty((len(rows), 100), np.uint16)), lambda: [windows.row(row) for row in rows.tolist()]):
+    for way in (
+        lambda: WindowGather(windows).into(rows, [np.empty((len(rows), 100), np.uint16)]),
+        lambda: [windows.row(row) for row in rows.tolist()],
+    ):
         with pytest.raises(ps.BadData, match=r"changed while it was read: \d+ tokens where \d+ were planned"):
             way()
 
@@ -56,7 +59,7 @@ def test_the_kernel_is_the_slow_way(documents: ps.Dataset, seq_len: int, dtype: 
     windows = ps.TokenWindows(documents, seq_len, dtype=dtype)
     rows = np.array(data.draw(st.lists(st.integers(0, len(windows) - 1), max_size=30)), np.int64)
     out = np.empty((len(rows), seq_len), windows.field.dtype)
-    WindowGather(windows).into(rows, out)
+    WindowGather(windows).into(rows, [out])
     for number, row in enumerate(rows.tolist()):
         assert np.array_equal(out[number], windows.row(row))
 
