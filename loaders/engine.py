@@ -30,17 +30,17 @@ class Settings(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """A batch, and what it took.
+    """The next batch, or several that share their memory, and what they took.
 
     Attributes:
-        batch: the arrays.
-        rows: rows, padding included.
+        batches: their arrays, in order; whoever takes them empties the list, so that memory goes with its batches.
+        rows: rows of each, padding included.
         times: where the work's time went.
-        copied: whether it was copied out of the ring.
+        copied: whether they were copied out of the ring.
         replaced_workers: workers of this run that were replaced so far.
     """
 
-    batch: Batch
+    batches: list[Batch]
     rows: int
     times: WorkTimes
     copied: bool = False

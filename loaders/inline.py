@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PenstockError, WorkerFailed
-from ..metrics import NO_TIME, WorkTimes
+from ..metrics import WorkTimes
 from .batch import Batch, Ragged, offsets_of, parted
 from .engine import Delivered, Engine
 from .fill import Filler
@@ -98,9 +98,9 @@ class InlineEngine(Engine):
             for one in run.each():  # those before the bad one are delivered
                 yield from self._made(epoch, one)
             return
-        for batch in batches:
-            yield Delivered(batch, run.size, times)
-            times = NO_TIME
+        made = Delivered(batches, run.size, times)
+        del batches
+        yield made
 
     def close(self) -> None:
         """There is nothing to end."""

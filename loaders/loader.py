@@ -124,7 +124,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self.output = output
         self.plan = Plan(rows=len(dataset), batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail)
         self._work = self._compiled(dataset)
-        self._progress = Progress()
+        self._standing = Progress()
         self._tally = Tally()
         as_torch = cast("torch.utils.data.Dataset[Any]", dataset)  # map-style by its methods, which is what torch asks for
         super().__init__(
@@ -197,7 +197,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         epoch = _integer("epoch", epoch)
         if epoch < 0:
             raise BadRequest(f"epoch {epoch}: epochs count from 0")
-        if self._resuming and epoch == self._progress.epoch:
+        if self._resuming and epoch == self._standing.epoch:
             return
         self._resuming = False
         self._next_epoch = epoch
@@ -206,7 +206,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def state_dict(self) -> dict[str, Any]:
         """Return where training stands: a few hundred bytes that JSON can hold. Counts what was delivered, never what was prefetched."""
         waiting = self._next_epoch is not None and not self._delivering
-        progress = Progress(epoch=self._next_epoch or 0) if waiting else self._progress
+        progress = Progress(epoch=self._next_epoch or 0) if waiting else self._progress()
         return states.save(self._fingerprint(), progress)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -215,7 +215,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         Raises:
             BadRequest: the state belongs to another dataset version, seed or order; the differences are named.
         """
-        self._progress = states.load(state_dict, self._fingerprint())
+        self._standing = states.load(state_dict, self._fingerprint())
         self._resuming = True
         self._next_epoch = None
         self._delivering = False
@@ -233,9 +233,16 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         dataset = self._work.dataset
         return Fingerprint(dataset_version=dataset.version, dataset_digest=dataset.digest, rows=self.plan.rows, seed=self.seed, shuffle=self.shuffle)
 
+    def _progress(self) -> Progress:
+        """Return where training stands: where the epoch was entered and, while it is delivered, what came since."""
+        entered, batches = self._standing, self._tally.batches
+        if not self._delivering or not batches:
+            return entered
+        return Progress(entered.epoch, self.plan.consumed(batches - 1, entered.samples), True)
+
     def _enter(self) -> tuple[int, int]:
         """Return the epoch to iterate and the position to begin at."""
-        before = self._progress
+        before = self._progress()
         if self._resuming:
             epoch, start = before.epoch, before.samples
         elif self._next_epoch is not None:
@@ -244,7 +251,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             epoch, start = before.epoch + before.under_way, 0
         self._resuming = False
         self._next_epoch = None
-        self._progress = Progress(epoch=epoch, samples=start, under_way=True)
+        self._standing = Progress(epoch=epoch, samples=start, under_way=True)
         self._delivering = True
         self._shown.epoch = epoch
         return epoch, start
@@ -255,34 +262,40 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         mine = self._run
         tally = self._tally = Tally()
         source = self._engine.epoch(self.plan, epoch, start)
-        began = asked = time.perf_counter()
+        wrap = self._wrapper()
+        clock = time.perf_counter
+        began = asked = clock()
         try:
-            for step, made in enumerate(source):
-                now = time.perf_counter()
-                if self._run == mine:
-                    self._progress = Progress(epoch, self.plan.consumed(step, start), True)
-                    tally.count(made, wait_s=now - asked, elapsed_s=now - began)
-                batch = self._wrapped(made.batch)
-                del made
-                yield batch
-                del batch
-                asked = time.perf_counter()
+            for batches, rows, times, copied, replaced_workers in source:
+                tally.arrived(times, replaced_workers)
+                batches.reverse()
+                while batches:
+                    batch = wrap(batches.pop())
+                    now = clock()
+                    tally.count(rows, copied, now - asked, now - began)
+                    yield batch
+                    del batch
+                    asked = clock()
         finally:
             source.close()
             if self._run == mine:
+                self._standing = self._progress()
                 self._delivering = False
         if self._run == mine:
-            self._progress = Progress(epoch=epoch + 1)
+            self._standing = Progress(epoch=epoch + 1)
 
-    def _wrapped(self, batch: Batch) -> Batch:
+    def _wrapper(self) -> Callable[[Batch], Batch]:
+        """Return what makes a batch of arrays one of what the user asked for."""
         if self.output == "numpy":
-            return batch
+            return lambda batch: batch
         pin = self.pin_memory and torch.cuda.is_available()
         if self.pin_memory and not pin:
             warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be used.", stacklevel=4)
-        return {
-            name: Ragged(*(_tensor(part, pin) for part in value)) if isinstance(value, Ragged) else _tensor(value, pin)
-            for name, value in batch.items()
+        if not pin and not any(output.ragged for output in self._work.outputs.values()):
+            from_numpy = torch.from_numpy
+            return lambda batch: {name: from_numpy(value) for name, value in batch.items()}
+        return lambda batch: {
+            name: Ragged(*(_tensor(part, pin) for part in v)) if isinstance(v, Ragged) else _tensor(v, pin) for name, v in batch.items()
         }
 
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from ..errors import BadRequest, PenstockError
 from ..metrics import NO_TIME, WorkTimes
-from .batch import Batch, copied, from_slot, parted
+from .batch import copied, from_slot, parted
+from .engine import Delivered
 from .faults import describe, rebuild
 from .fill import Filler
 from .inline import fill_run
@@ -72,22 +73,6 @@ class Shape(NamedTuple):
     smallest: int
 
 
-class Delivery(NamedTuple):
-    """A batch on its way to the consumer.
-
-    Attributes:
-        batch: the arrays, in the slot or copied out of it.
-        rows: rows, padding included.
-        times: where the workers' time went.
-        copied: whether it was copied because the consumer holds too many.
-    """
-
-    batch: Batch
-    rows: int
-    times: WorkTimes
-    copied: bool
-
-
 class PooledEpochs:
     """Epochs through one pool; the pool's owner closes it. One epoch runs at a time: beginning one ends the one before."""
 
@@ -119,8 +104,8 @@ class PooledEpochs:
             self._ring.close()
             raise
 
-    def epoch(self, plan: Plan, epoch: int, start: int) -> Iterator[Delivery]:
-        """Yield this rank's batches of `epoch` from position `start`, in order.
+    def epoch(self, plan: Plan, epoch: int, start: int) -> Iterator[Delivered]:
+        """Yield this rank's batches of `epoch` from position `start`, in order; the pool's owner counts replaced workers.
 
         Raises:
             PenstockError: what a worker met; raised in place of the batch it was met in.
@@ -141,15 +126,13 @@ class PooledEpochs:
                 del self._building[number]
                 if made.error is not None:
                     self._table.move(made.slot, Event.ABANDON)
-                    for delivery in self._one_by_one(todo.epoch, made):
-                        yield delivery
-                        self._check_turn(mine)
+                    yield from self._one_by_one(todo.epoch, made, mine)
                     continue
-                deliveries = deque(self._deliver(made))
+                delivered = self._deliver(made)
                 self._issue(todo, number + 1)
-                while deliveries:
-                    yield deliveries.popleft()
-                    self._check_turn(mine)
+                yield delivered
+                del delivered
+                self._check_turn(mine)
         finally:
             if self._run == mine and self._pool.mine:
                 self._ring.cancelled = self._ticket
@@ -244,7 +227,7 @@ class PooledEpochs:
         for slot, number in enumerate(numbers):
             self._begin(todo, number, slot)
 
-    def _deliver(self, made: _Building) -> list[Delivery]:
+    def _deliver(self, made: _Building) -> Delivered:
         self._table.move(made.slot, Event.TAKE)
         memory = self._ring.view(made.slot)
         keep = self._table.count(Slot.HELD) <= _HELD
@@ -252,17 +235,17 @@ class PooledEpochs:
         if not keep:
             arrays = copied(arrays)
             self._table.move(made.slot, Event.RELEASE)
-        times = [made.times] + [NO_TIME] * (made.run.batches - 1)
-        return [Delivery(batch, made.run.size, took, not keep) for batch, took in zip(parted(arrays, made.run), times, strict=True)]
+        return Delivered(parted(arrays, made.run), made.run.size, made.times, copied=not keep)
 
-    def _one_by_one(self, epoch: int, made: _Building) -> Iterator[Delivery]:
+    def _one_by_one(self, epoch: int, made: _Building, mine: int) -> Iterator[Delivered]:
         """Fill the batches of a run that failed again, one by one, so that an error is raised in place of the batch that it belongs to."""
         assert made.error is not None
         if made.run.batches == 1:
             raise made.error
         for one in made.run.each():
             batches, times = fill_run(self._filler, self._shape.outputs, epoch, one)
-            yield Delivery(batches[0], one.size, times, copied=True)
+            yield Delivered(batches, one.size, times, copied=True)
+            self._check_turn(mine)
 
     def close(self) -> None:
         """Close the ring; batches that the consumer holds stay valid."""

@@ -50,7 +50,8 @@ class PooledEngine(Engine):
         mine = self._runs
         try:
             for made in epochs.epoch(plan, epoch, start):
-                yield Delivered(batch=made.batch, rows=made.rows, times=made.times, copied=made.copied, replaced_workers=pool.replaced - replaced)
+                yield made._replace(replaced_workers=pool.replaced - replaced)
+                del made
         except BaseException as error:  # Ctrl-C too: kept workers must not outlive a broken epoch unnoticed
             if not isinstance(error, GeneratorExit) and self._runs == mine:  # an iteration that was told it is over leaves the next one's alone
                 self.close()

@@ -207,7 +207,7 @@ def test_an_engine_counts_rows_with_their_padding(small: ps.Dataset) -> None:
     engine = make_engine(compiled(small, tail="pad"), Settings(num_workers=0, prefetch_factor=2, persistent=False, timeout_s=0, init=None))
     made = list(engine.epoch(Plan(rows=23, batch_size=4, rank=1, world_size=2, tail="pad"), 0, 0))
     assert [m.rows for m in made] == [4, 4, 4]
-    assert [len(m.batch["n"]) for m in made] == [4, 4, 4]
+    assert [len(m.batches[0]["n"]) for m in made] == [4, 4, 4]
     assert all(m.times.read_ns > 0 and not m.copied for m in made)
 
 

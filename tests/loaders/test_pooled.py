@@ -120,9 +120,9 @@ def run(epochs: PooledEpochs, ds: ps.Dataset, epoch: int = 0, batch: int = 8, ke
     held: deque[Any] = deque(maxlen=keep or None)
     got = []
     for delivery in epochs.epoch(Plan(rows=len(ds), batch_size=batch), epoch, 0):
-        got.append(plain(delivery.batch))
+        got.append(plain(delivery.batches[0]))
         if keep:
-            held.append((delivery.batch, got[-1]))
+            held.append((delivery.batches[0], got[-1]))
             for batch_, copy in held:
                 assert_same([plain(batch_)], [copy], "a held batch changed")
     return got
@@ -177,7 +177,7 @@ def test_an_error_comes_in_place_of_its_batch_and_the_next_epoch_is_whole(texts:
     pool.fail = {24: describe(ps.BadData("broken", shard="s", row=3, field="a"), "read")}
     for epoch in range(3):
         deliveries = epochs.epoch(Plan(rows=60, batch_size=8), epoch, 0)
-        got = [plain(next(deliveries).batch) for _ in range(3)]
+        got = [plain(next(deliveries).batches[0]) for _ in range(3)]
         with pytest.raises(ps.BadData, match="broken"):
             next(deliveries)
         assert_same(got, inline(texts, epoch)[:3], "before the error")
@@ -212,7 +212,7 @@ def test_the_third_held_batch_is_copied(texts: ps.Dataset) -> None:
 def test_a_resumed_epoch_begins_where_it_was_left(texts: ps.Dataset) -> None:
     """An epoch entered at a position gives the rest of the whole one's rows."""
     _, epochs = made(texts)
-    rest = [n for d in epochs.epoch(Plan(rows=60, batch_size=8), 0, 20) for n in d.batch["n"].tolist()]
+    rest = [n for d in epochs.epoch(Plan(rows=60, batch_size=8), 0, 20) for n in d.batches[0]["n"].tolist()]
     assert rest == [n for b in inline(texts) for n in b["n"].tolist()][20:]
     epochs.close()
 
@@ -223,10 +223,10 @@ def test_an_older_iteration_is_told_that_it_ended(texts: ps.Dataset) -> None:
     one = epochs.epoch(Plan(rows=60, batch_size=8), 0, 0)
     next(one)
     two = epochs.epoch(Plan(rows=60, batch_size=8), 1, 0)
-    first = plain(next(two).batch)
+    first = plain(next(two).batches[0])
     with pytest.raises(ps.BadRequest, match="iteration 1 over this loader ended when iteration 2 began"):
         next(one)
-    assert_same([first, *(plain(d.batch) for d in two)], inline(texts, 1), "the second")
+    assert_same([first, *(plain(d.batches[0]) for d in two)], inline(texts, 1), "the second")
     epochs.close()
 
 
