@@ -158,7 +158,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
     file, writer._sink._file = writer._sink._file, Full()  # type: ignore[assignment]
     with pytest.raises(StorageError, match="disk is full"):
-        writer.write_row({"t": "y" * 100_000})
+        writer.write_row({"t": "y" * 5_000_000})
     file.close()
     writer.abort()
     assert not list(tmp_path.iterdir())
