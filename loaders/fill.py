@@ -65,8 +65,11 @@ class Filler:
         fields, chains = self._work.dataset.fields, {} if self._work.steps is None else self._work.steps.chains
         outs = {name: sink.fixed(name) for name in self._fixed}
         values = {n: np.empty((len(rows), *fields[n].shape), fields[n].dtype) if n in chains else out for n, out in outs.items()}
-        if self._gather is not None:
-            self._gather.into(rows, [values[name] for name in self._gathered])
+        gathered = [values[name] for name in self._gathered]
+        if isinstance(self._gather, Gather):
+            self._gather.into(rows, gathered, streams=sink.far and not chains)
+        elif self._gather is not None:
+            self._gather.into(rows, gathered)
         for name in (one for one in self._fixed if one not in self._gathered):
             for index, place in enumerate(places):
                 values[name][index] = place.value(name)

@@ -26,6 +26,8 @@ from .work import Work
 class OwnArrays(Sink):
     """Allocates what is asked for."""
 
+    far = False
+
     def __init__(self, outputs: dict[str, Output], rows: int) -> None:
         """Note the shape of the batch."""
         self._outputs = outputs

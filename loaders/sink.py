@@ -12,7 +12,13 @@ from .ring import Stage
 
 
 class Sink(ABC):
-    """Where a batch's rows go."""
+    """Where a batch's rows go.
+
+    Attributes:
+        far: whether another process will read them, so that they need not stay in this core's caches.
+    """
+
+    far: bool
 
     @abstractmethod
     def fixed(self, name: str) -> npt.NDArray[Any]:

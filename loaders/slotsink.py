@@ -26,6 +26,8 @@ class BudgetTooSmall(Exception):
 class SlotSink(Sink):
     """Hands out a run of rows of a slot."""
 
+    far = True
+
     def __init__(self, ring: Ring, plan: Layout, task: Task, number: int) -> None:
         """Note which rows."""
         self._ring = ring

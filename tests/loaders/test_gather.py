@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -205,3 +206,28 @@ def test_the_guide_leads_to_every_block(heights: list[tuple[int, int]]) -> None:
     block = np.searchsorted(firsts, rows, side="right") - 1
     assert (guide[rows >> shift] <= block).all()
     assert (block <= guide[(rows >> shift) + 1]).all()
+
+
+def test_streamed_rows_are_the_same(tmp_path: Path) -> None:
+    """Whole cache lines written past the caches, rows that are none beside them, and arrays that lie askew, hold what plain copying gives."""
+    fields = {"x": ps.Array((256,), "float32"), "y": ps.Array((250,), "float32")}
+    random = np.random.default_rng(5)
+    with ps.Writer(tmp_path / "set", fields) as writer:
+        for _ in range(300):
+            writer.write({name: random.random(field.shape, np.float32) for name, field in fields.items()})
+    dataset = ps.Dataset(tmp_path / "set")
+    gather = Gather(dataset.manifest, dataset.fields, Lookup(dataset))
+    wanted = random.integers(0, 300, 1500)
+    plain = [np.empty((1500, *field.shape), field.dtype) for field in fields.values()]
+    gather.into(wanted, plain)
+    for skew in (0, 4, 32, 64):
+        memory = [np.frombuffer(mmap.mmap(-1, out.nbytes + 128), np.uint8) for out in plain]
+        outs = [m[skew : skew + out.nbytes].view(out.dtype).reshape(out.shape) for m, out in zip(memory, plain, strict=True)]
+        gather.into(wanted, outs, streams=True)
+        assert 64 in gather._units or skew % 64
+        for m, out, known in zip(memory, outs, plain, strict=True):
+            assert out.tobytes() == known.tobytes()
+            assert not m[:skew].any()
+            assert not m[skew + out.nbytes :].any()
+        gather.into(wanted, outs)
+        assert 64 not in gather._units
