@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,16 @@ class Filler:
     def __init__(self, work: Work) -> None:
         """Prepare the gather tables; no shard is opened yet."""
         self._work = work
-        self._dataset = work.dataset
         fields = work.dataset.fields
-        self._order = order.Order(n=len(work.dataset), seed=work.seed, shuffle=work.shuffle)
+        self._count = len(work.dataset)
+        self._order = order.Order(n=self._count, seed=work.seed, shuffle=work.shuffle)
         direct = [name for name in fields if work.steps is None or work.steps.leaves(name)]
         self._fixed = [name for name in direct if not fields[name].ragged]
         self._ragged = [name for name in direct if fields[name].ragged]
         self._lookup, self._gather, self._gathered = _ways(work.dataset, self._fixed)
+        self._chained = [name for name in self._fixed if work.steps is not None and name in work.steps.chains]
+        self._placed = [name for name in self._fixed if name not in self._gathered]
+        self._locates = len(self._gathered) < len(fields)
 
     def fill(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> WorkTimes:
         """Fill the rows at these positions of `epoch`; positions past the end wrap to the beginning as padding.
@@ -47,11 +51,11 @@ class Filler:
         """
         began = perf_counter_ns()
         sink.stage(Stage.READ)
-        work, count = self._work, len(self._dataset)
+        work, count = self._work, self._count
         rows = self._order.rows(epoch, positions % count if work.pads else positions)
         if work.pads:
             sink.fixed(VALID)[:] = positions < count
-        places = self._lookup.places(rows) if len(self._gathered) < len(work.dataset.fields) else []
+        places = self._lookup.places(rows) if self._locates else []
         transform_ns = self._fill_fixed(rows, places, sink)
         for name in self._ragged:
             _join(places, name, sink)
@@ -62,21 +66,26 @@ class Filler:
 
     def _fill_fixed(self, rows: npt.NDArray[np.int64], places: Sequence[Place], sink: Sink) -> int:
         """Copy the fixed columns' rows into the sink, through its chain where a column has one; return the nanoseconds that the chains took."""
-        fields, chains = self._work.dataset.fields, {} if self._work.steps is None else self._work.steps.chains
-        outs = {name: sink.fixed(name) for name in self._fixed}
-        values = {n: np.empty((len(rows), *fields[n].shape), fields[n].dtype) if n in chains else out for n, out in outs.items()}
+        values = {name: self._room(name, len(rows)) if name in self._chained else sink.fixed(name) for name in self._fixed}
         gathered = [values[name] for name in self._gathered]
         if isinstance(self._gather, Gather):
-            self._gather.into(rows, gathered, streams=sink.far and not chains)
+            self._gather.into(rows, gathered, streams=sink.far and not self._chained)
         elif self._gather is not None:
             self._gather.into(rows, gathered)
-        for name in (one for one in self._fixed if one not in self._gathered):
+        for name in self._placed:
             for index, place in enumerate(places):
                 values[name][index] = place.value(name)
+        if self._work.steps is None:
+            return 0
         began = perf_counter_ns()
-        for name in (one for one in self._fixed if one in chains):
-            chains[name].run_rows(values[name], outs[name])
+        for name in self._chained:
+            self._work.steps.chains[name].run_rows(values[name], sink.fixed(name))
         return perf_counter_ns() - began
+
+    def _room(self, name: str, rows: int) -> npt.NDArray[Any]:
+        """Return memory for rows of a column as they are stored."""
+        field = self._work.dataset.fields[name]
+        return np.empty((rows, *field.shape), field.dtype)
 
 
 def _ways(dataset: Dataset | TokenWindows, fixed: Sequence[str]) -> tuple[Lookup | WindowLookup, Gather | WindowGather | None, Sequence[str]]:

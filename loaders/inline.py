@@ -5,7 +5,8 @@ Every other path must give the same bits. It is also what `num_workers=0` runs: 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -13,32 +14,51 @@ import numpy.typing as npt
 
 from ..errors import PenstockError, WorkerFailed
 from ..metrics import WorkTimes
-from .batch import Batch, Ragged, offsets_of, parted
+from .batch import Batch, Bytes, Ragged, fixed_view, offsets_of, parted
 from .engine import Delivered, Engine
 from .fill import Filler
 from .plan import Plan, Run
-from .ring import Stage
+from .ring import Stage, lease
 from .sink import Sink
-from .slots import Output
+from .slots import ALIGNMENT, Output, layout
 from .work import Work
+
+_SPARE = 2
+"""Dropped runs of batches whose memory is kept: a loop holds one batch while the next is made."""
+
+_LEAST_BYTES = 5 << 19
+"""Bytes of a run, 2.5 MB, below which C's allocator itself reuses memory, and for less than a lease costs."""
+
+_IDLE_BYTES = 16 << 20
+"""Bytes of a run up to which its memory is kept from one epoch to the next."""
+
+
+def aligned(size: int) -> Bytes:
+    """Return new memory at a multiple of `ALIGNMENT`."""
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size]
 
 
 class OwnArrays(Sink):
-    """Allocates what is asked for."""
+    """Cuts fixed columns out of memory that it is given, and allocates ragged ones."""
 
     far = False
 
-    def __init__(self, outputs: dict[str, Output], rows: int) -> None:
-        """Note the shape of the batch."""
+    def __init__(self, outputs: Mapping[str, Output], rows: int, memory: Callable[[int], Bytes] = aligned) -> None:
+        """Note the shape of the batch, and ask for memory for its fixed columns."""
         self._outputs = outputs
         self._rows = rows
+        self._layout = layout({name: output for name, output in outputs.items() if not output.ragged}, rows, {})
+        self._memory = memory(self._layout.bytes)
         self._made: Batch = {}
-        self.now = Stage.IDLE.name.lower()
+        self._stage = Stage.IDLE
 
     def fixed(self, name: str) -> npt.NDArray[Any]:
-        """Return a new array for the column, the same one when asked again."""
-        output = self._outputs[name]
-        made: npt.NDArray[Any] = self._made.setdefault(name, np.empty((self._rows, *output.shape), output.dtype))
+        """Return the column's part of the memory, the same array when asked again."""
+        if name not in self._made:
+            self._made[name] = fixed_view(self._memory, self._layout.columns[name], 0, self._rows)
+        made: npt.NDArray[Any] = self._made[name]
         return made
 
     def ragged(self, name: str, lengths: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -50,20 +70,54 @@ class OwnArrays(Sink):
 
     def stage(self, stage: Stage) -> None:
         """Remember it for a message."""
-        self.now = stage.name.lower()
+        self._stage = stage
+
+    @property
+    def now(self) -> str:
+        """What is being done."""
+        return self._stage.name.lower()
 
     def batch(self) -> Batch:
         """Return the columns in the order of the outputs."""
         return {name: self._made[name] for name in self._outputs}
 
 
-def fill_run(filler: Filler, outputs: dict[str, Output], epoch: int, run: Run) -> tuple[list[Batch], WorkTimes]:
+class Reused:
+    """Memory of large batches that were dropped, filled again: new memory costs a page fault every 4 KiB, and lies in no cache."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._dropped: deque[Bytes] = deque(maxlen=_SPARE)
+        self._idle = True
+
+    def memory(self, size: int) -> Bytes:
+        """Return `size` bytes at a multiple of `ALIGNMENT`; many are lent again once nothing refers to them."""
+        if size < _LEAST_BYTES:
+            return aligned(size)
+        try:
+            memory = self._dropped.pop()
+        except IndexError:  # all are in use, or none was lent yet
+            memory = aligned(size)
+        if memory.nbytes < size:
+            memory = aligned(size)
+        self._idle = memory.nbytes <= _IDLE_BYTES
+        return lease(memory, memory, self._dropped)[:size]
+
+    def rest(self) -> None:
+        """Let go of large memory; what is still in use is not lent again."""
+        if not self._idle:
+            self._dropped = deque(maxlen=_SPARE)
+
+
+def fill_run(
+    filler: Filler, outputs: Mapping[str, Output], epoch: int, run: Run, memory: Callable[[int], Bytes] = aligned
+) -> tuple[list[Batch], WorkTimes]:
     """Return the batches of `run`, and where the time went. Several share their memory, and hold fixed columns only.
 
     Raises:
         PenstockError: a row is bad, or what is no `PenstockError` was raised: then it is the cause of a `WorkerFailed`, as from a worker.
     """
-    sink = OwnArrays(outputs, run.rows)
+    sink = OwnArrays(outputs, run.rows, memory)
     try:
         times = filler.fill(epoch, run.positions(), sink)
     except PenstockError:
@@ -81,19 +135,23 @@ class InlineEngine(Engine):
         """Note the work; nothing is opened."""
         self._work = work
         self._filler: Filler | None = None
+        self._reused = Reused()
 
     def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
         """Yield batches in arrays of their own, or, when they are small and cheap, several at a time in arrays that they share."""
         runs = plan.runs(start, self._work.together(plan.batch_size))
         if len(runs) and self._filler is None:
             self._filler = Filler(self._work)
-        for number in range(len(runs)):
-            yield from self._made(epoch, runs[number])
+        try:
+            for number in range(len(runs)):
+                yield from self._made(epoch, runs[number])
+        finally:
+            self._reused.rest()
 
     def _made(self, epoch: int, run: Run) -> Generator[Delivered, None, None]:
         assert self._filler is not None
         try:
-            batches, times = fill_run(self._filler, dict(self._work.outputs), epoch, run)
+            batches, times = fill_run(self._filler, self._work.outputs, epoch, run, self._reused.memory)
         except PenstockError:
             if run.batches == 1:
                 raise
@@ -105,4 +163,5 @@ class InlineEngine(Engine):
         yield made
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Let go of memory that is not in use."""
+        self._reused = Reused()

@@ -15,13 +15,15 @@ import errno
 import mmap
 import os
 from collections import deque
-from typing import Any
+from typing import Any, TypeVar
 from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import StorageError
+
+Token = TypeVar("Token")
 
 HEADER_BYTES = 4096
 """The page before the first slot."""
@@ -111,11 +113,11 @@ class _Lease:
         return {"shape": self._memory.shape, "typestr": "|u1", "data": (self._memory.ctypes.data, False), "version": 3}
 
 
-def lease(memory: npt.NDArray[np.uint8], slot: int, released: deque[int]) -> npt.NDArray[np.uint8]:
-    """Return the bytes of a slot as an array; when it and every array and tensor made from it are gone, `slot` is appended to `released`.
+def lease(memory: npt.NDArray[np.uint8], token: Token, released: deque[Token]) -> npt.NDArray[np.uint8]:
+    """Return memory as an array; when it and every array and tensor made from it are gone, `token`, such as a slot's number, is appended to `released`.
 
     The append may happen in any thread, which is why `released` is a deque and not the slot table.
     """
     owner = _Lease(memory)
-    finalize(owner, released.append, slot).atexit = False
+    finalize(owner, released.append, token).atexit = False
     return np.asarray(owner)
