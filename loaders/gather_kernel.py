@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ..kernel_memory import longs
+from ..kernel_memory import longs, prefetch
 
 
 @intrinsic
@@ -28,23 +28,6 @@ def _copied(_context: Any, _target: Any, _source: Any, _size: Any) -> Any:
 
 _copy: Any = _copied
 """`memcpy`: target, source, bytes."""
-
-
-@intrinsic
-def _prefetched(_context: Any, _address: Any) -> Any:
-    """Ask for the cache line at an address."""
-
-    def generate(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), word(0), word(3), word(1)])
-        return ir.Constant(ir.IntType(8), 0)
-
-    return types.uint8(types.uint64), generate
-
-
-_prefetch: Any = _prefetched  # numba hands an intrinsic its context, which a checker of types does not know
 
 
 @intrinsic
@@ -158,12 +141,12 @@ def _block(firsts: Any, guide: Any, granule: Any, row: Any) -> Any:
 @numba.njit
 def _ask(source: Any, width: Any) -> None:
     """Ask for the beginning of a row: at most `gather.LINES` cache lines, since the processor finds the rest by itself."""
-    _prefetch(source)
+    prefetch(source)
     if width > 64:
-        _prefetch(source + np.uint64(64))
+        prefetch(source + np.uint64(64))
     if width > 128:
         for line in range(2, 8):
-            _prefetch(source + np.uint64(line) * np.uint64(64))
+            prefetch(source + np.uint64(line) * np.uint64(64))
 
 
 @numba.njit

@@ -9,7 +9,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..kernel_memory import longs
+from ..kernel_memory import longs, prefetch
 
 
 @intrinsic
@@ -36,6 +36,8 @@ def gather_windows(stored: Any, made: Any, firsts: Any, addresses: Any, length: 
     windows, target = longs(at), _at(out, made)
     block = 0
     for window in range(begin, count):
+        if window + 1 < count:
+            _ask(firsts, addresses, windows[window + 1] * length, stored.itemsize)
         start = windows[window] * length
         if start < firsts[block] or start >= firsts[block + 1]:
             block = np.searchsorted(firsts, start, side="right") - 1
@@ -53,3 +55,13 @@ def gather_windows(stored: Any, made: Any, firsts: Any, addresses: Any, length: 
                 done += here
             piece += 1
     return count
+
+
+@numba.njit
+def _ask(firsts: Any, addresses: Any, start: Any, itemsize: Any) -> None:
+    """Ask for the beginning of the next window while this one is copied; the processor finds the rest by itself."""
+    block = np.searchsorted(firsts, start, side="right") - 1
+    if addresses[block] != 0:
+        source = addresses[block] + np.uint64((start - firsts[block]) * itemsize)
+        for line in range(8):
+            prefetch(source + np.uint64(line * 64))
