@@ -25,7 +25,7 @@ demo: $(STAMP) ## images in, a trained model out
 
 test: lint types ## all checks and tests
 	@echo "penstock: running the tests"
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	@echo "penstock: ruff"

@@ -237,7 +237,7 @@ def test_modes(tmp_path: Path) -> None:
         ({"fields": {"x": "int64"}}, r"'int64'.*Scalar\(dtype\)"),
         ({"fields": {"": Scalar()}}, "name"),
         ({"fields": [Scalar()]}, "mapping"),
-        ({"metadata": {"x": object()}}, "metadata"),
+        ({"metadata": {"x": 1j}}, "metadata"),
     ],
     ids=str,
 )
