@@ -16,6 +16,7 @@ from typing import Any
 
 import xxhash
 
+from ..errors import StorageError
 from .storage import guard
 
 _PIECE_BYTES = 4 << 20
@@ -42,6 +43,7 @@ class HashingFile:
             self._file = path.open("xb", buffering=0)
         self._piece = memoryview(bytearray(_PIECE_BYTES))
         self._filled = 0
+        self._lost: StorageError | None = None
 
     @property
     def closed(self) -> bool:
@@ -82,11 +84,17 @@ class HashingFile:
         return self.size_bytes
 
     def flush(self) -> None:
-        """Hand what is buffered to the system."""
+        """Hand what is buffered to the system; a file that lost bytes says so at every later call, and so cannot be closed as if it were whole."""
+        if self._lost is not None:
+            raise self._lost
         left, self._filled = self._piece[: self._filled], 0
-        with guard(self.path, "write the shard"):
-            while left:
-                left = left[self._file.write(left) :]
+        try:
+            with guard(self.path, "write the shard"):
+                while left:
+                    left = left[self._file.write(left) :]
+        except StorageError as error:
+            self._lost = error
+            raise
 
     def hexdigest(self) -> str:
         """Return the XXH3-64 of what has been written, 16 hex digits."""

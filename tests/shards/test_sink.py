@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xxhash
 
+from penstock.errors import StorageError
 from penstock.shards import sink
 from penstock.shards.sink import HashingFile
 
@@ -51,3 +52,35 @@ def test_pieces_begin_at_their_multiples(tmp_path: Path, monkeypatch: pytest.Mon
     raw.close()
     assert (tmp_path / "f").read_bytes() == wanted
     assert file.hexdigest() == xxhash.xxh3_64_hexdigest(wanted)
+
+
+def test_a_file_that_lost_bytes_is_never_closed_as_whole(tmp_path: Path) -> None:
+    """After a write that failed, writing on and closing fail as well, with the same reason, and aborting leaves nothing."""
+    file = HashingFile(tmp_path / "f")
+    raw: Any = file._file
+
+    class Full:
+        """A file on a disk that is full, and then has room again."""
+
+        closed, room = False, False
+
+        def write(self, data: memoryview) -> int:
+            """Fail as the system does, once."""
+            if self.room:
+                return int(raw.write(data))
+            self.room = True
+            raise OSError(28, "No space left on device")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(raw, name)
+
+    file._file = Full()  # type: ignore[assignment]
+    file.write(b"some")
+    with pytest.raises(StorageError, match="disk is full"):
+        file.flush()
+    file.write(b"more")
+    for call in (file.flush, file.close):
+        with pytest.raises(StorageError, match="disk is full"):
+            call()
+    file.abort()
+    assert not list(tmp_path.iterdir())
