@@ -26,7 +26,6 @@ from .lookup import Lookup
 MAX_BLOCKS = 2**22
 """A dataset with more blocks is taken row by row: the tables would need 100 MiB."""
 
-
 LINES = 8
 """Cache lines that are asked for at the beginning of a row."""
 

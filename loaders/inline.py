@@ -158,9 +158,7 @@ class InlineEngine(Engine):
             for one in run.each():  # those before the bad one are delivered
                 yield from self._made(epoch, one)
             return
-        made = Delivered(batches, run.size, times)
-        del batches
-        yield made
+        yield Delivered(batches, run.size, times)
 
     def close(self) -> None:
         """Let go of memory that is not in use."""

@@ -131,7 +131,6 @@ class PooledEpochs:
                 delivered = self._deliver(made)
                 self._issue(todo, number + 1)
                 yield delivered
-                del delivered
                 self._check_turn(mine)
         finally:
             if self._run == mine and self._pool.mine:

@@ -51,7 +51,6 @@ class PooledEngine(Engine):
         try:
             for made in epochs.epoch(plan, epoch, start):
                 yield made._replace(replaced_workers=pool.replaced - replaced)
-                del made
         except BaseException as error:  # Ctrl-C too: kept workers must not outlive a broken epoch unnoticed
             if not isinstance(error, GeneratorExit) and self._runs == mine:  # an iteration that was told it is over leaves the next one's alone
                 self.close()
