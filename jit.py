@@ -10,9 +10,9 @@ An object file is found by a hash over the sources it was made from, numba's and
 change makes a new one. It lies beside the package or, where that is not writable, in the user's cache folder: the same trust as numba's own
 cache. Arguments are checked for dtype, dimensions and contiguity, because the machine code will not.
 
-Kernels may not allocate or raise. Cost of a call: about 1 us and 1 us for each array; arguments travel as one run of bytes, since ctypes takes 0.15 us for
-each, and an array is seven. Refused: numba's dispatcher (start-up, see above), and
-extensions built at install time, which need a compiler on the user's machine and know nothing of its vector units.
+Kernels may not allocate or raise. Arguments travel as one run of bytes, since ctypes takes 0.15 us for each and an array is seven. Cost of a call: about
+2 us, and 1 us for each array that is not `Held`. Refused: numba's dispatcher (start-up, see above), and extensions built at install time, which need
+a compiler on the user's machine and know nothing of its vector units.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Copies rows of fixed columns from mapped shards into a batch: one kernel call a batch, no Python per row.
 
 A table holds the address of every block that was opened; a row's block is found in a second table, and its bytes are copied, those of all columns
-in one pass. A block that is not open yet stops the kernel, is opened, and the kernel goes on. Only columns whose blocks
-are views of a mapped file take this path (the memory is the file's, so keeping views costs nothing); others are taken row by row.
+in one pass. A block that is not open yet stops the kernel, is opened, and the kernel goes on. Only columns whose blocks are views of a mapped file
+take this path (the memory is the file's, so keeping views costs nothing); others are taken row by row.
 
 Cost: about 45 ns for a row of 128 bytes whose cache line is not near. Memory: some 16 bytes a block, and 8 more a column, touched when used.
 Refused: bisection over shards and division by their blocks' size, which is what is found here, but costs 25 ns more for shuffled rows.
