@@ -91,6 +91,7 @@ LOADERS = (
     _torch("torch __getitems__, memory map", "getitems", ARRAYS, "memmap"),
     _torch("torch BatchSampler, memory map", "batch-sampler", ARRAYS, "memmap"),
     _torch("torch BatchSampler, numpy.take", "take", ("W4",), "memmap"),
+    _torch("torch own batch sampler, index_select", "arrays", ("W2", "W3", "W4"), "memmap"),
     _rival("webdataset", "webdataset_loader", "webdataset", "webdataset", "torch"),
     _rival("mosaicml-streaming", "mosaic_loader", "mosaic", "mosaicml-streaming", "torch"),
     _rival("litdata", "litdata_loader", "litdata", "litdata", "torch"),
