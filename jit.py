@@ -23,6 +23,7 @@ import fcntl
 import functools
 import importlib
 import importlib.util
+import itertools
 import json
 import logging
 import os
@@ -40,7 +41,7 @@ import numpy as np
 import xxhash
 
 _LOG = logging.getLogger("penstock")
-_FORMAT = 2
+_FORMAT = 3
 _PACKAGE = __name__.rpartition(".")[0]
 _HOME = Path(__file__).parent
 _MAGIC = b"penstock-kernel\n"
@@ -270,10 +271,11 @@ class Kernel:
         _LOG.warning("penstock: compiling %s for this machine, once; this takes some seconds", self.name)
         compiler = importlib.import_module(".jit_compile", _PACKAGE)  # numba, here and nowhere else at run time: it takes half a second
         function = getattr(importlib.import_module(f".{self._module}", _PACKAGE), self.name).py_func
-        symbol, missing, code = compiler.machine_code(function, [parameter.numba_name for parameter in variant.parameters])
+        symbol, missing, codes = compiler.machine_code(function, [parameter.numba_name for parameter in variant.parameters])
         assert not (wrong := [s for s in missing if s.startswith("NRT_") and s != "NRT_MemInfo_call_dtor"]), f"{self!r} allocates memory: {wrong}"
-        head = json.dumps({"symbol": symbol, "missing": missing, "xxh3": xxhash.xxh3_64_hexdigest(code)})
-        return _MAGIC + head.encode() + b"\n" + bytes(code)
+        code = b"".join(codes)
+        head = json.dumps({"symbol": symbol, "missing": missing, "sizes": [len(one) for one in codes], "xxh3": xxhash.xxh3_64_hexdigest(code)})
+        return _MAGIC + head.encode() + b"\n" + code
 
 
 @functools.cache
@@ -336,10 +338,12 @@ def _make_library(name: str, data: bytes) -> None:
     told, code = _parts(data)
     stubs = "".join(f"void {symbol}(void) {{ __builtin_trap(); }}\n" for symbol in told["missing"] if symbol.startswith(_RUNTIME))
     with tempfile.TemporaryDirectory() as folder:
-        made, source, library = (Path(folder) / part for part in ("kernel.o", "stubs.c", "kernel.so"))
-        made.write_bytes(code)
+        source, library = Path(folder, "stubs.c"), Path(folder, "kernel.so")
+        made = [Path(folder, f"{number}.o") for number in range(len(told["sizes"]))]
+        for path, one in zip(made, _objects(told, code), strict=True):
+            path.write_bytes(one)
         source.write_text(stubs or "typedef int nothing;\n", encoding="ascii")
-        command = [linker, "-shared", "-w", "-o", str(library), str(made), str(source)]
+        command = [linker, "-shared", "-w", "-o", str(library), *map(str, made), str(source)]
         with contextlib.suppress(subprocess.SubprocessError, OSError):  # without a library the object file is linked in memory
             subprocess.run(command, capture_output=True, check=True, timeout=_LINK_S)  # noqa: S603  (cc on PATH)
             linked = library.read_bytes()
@@ -357,9 +361,15 @@ def _open_library(name: str, data: bytes) -> int | None:
 
 
 def _parts(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return what is told about an object file, and the file."""
+    """Return what is told about object files, and the files, one behind the other."""
     head, _, code = data.removeprefix(_MAGIC).partition(b"\n")
     return json.loads(head), code
+
+
+def _objects(told: dict[str, Any], code: bytes) -> list[bytes]:
+    """Return the object files one by one."""
+    ends = list(itertools.accumulate(told["sizes"]))
+    return [code[end - size : end] for end, size in zip(ends, told["sizes"], strict=True)]
 
 
 @contextlib.contextmanager
@@ -403,6 +413,7 @@ def _link(data: bytes) -> int:
     for symbol in told["missing"]:
         if symbol.startswith(_RUNTIME) and not llvm.address_of_symbol(symbol):
             llvm.add_symbol(symbol, llvm.address_of_symbol("abort"))  # numba's runtime, for freeing and raising, which kernels do not
-    linker.add_object_file(llvm.ObjectFileRef.from_data(code))
+    for one in _objects(told, code):
+        linker.add_object_file(llvm.ObjectFileRef.from_data(one))
     linker.finalize_object()
     return int(linker.get_function_address(told["symbol"]))

@@ -10,14 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
+from llvmlite import binding as llvm
 from llvmlite import ir
-from numba.core.compiler_lock import global_compiler_lock
 
 _WORD = ir.IntType(64)
 
 
-def machine_code(function: Callable[..., Any], parameters: Sequence[str]) -> tuple[str, list[str], bytes]:
-    """Return the entry's symbol, the symbols that the code needs from elsewhere, and an object file.
+def machine_code(function: Callable[..., Any], parameters: Sequence[str]) -> tuple[str, list[str], list[bytes]]:
+    """Return the entry's symbol, the symbols that the code needs from elsewhere, and two object files: the function, and its entry.
+
+    One file of both would have numba optimise the function twice, which is a third more to wait for.
 
     Args:
         function: a kernel's Python function.
@@ -28,29 +30,21 @@ def machine_code(function: Callable[..., Any], parameters: Sequence[str]) -> tup
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
     made = numba.njit(**options)(function)
     made.compile(signature)
-    with global_compiler_lock:
-        return _with_entry(made.overloads[signature], function.__name__)
+    compiled = made.overloads[signature]
+    _, _, (code, _) = compiled.library.serialize_using_object_code()
+    missing = sorted({f.name for f in compiled.library._final_module.functions if f.is_declaration})  # noqa: SLF001  (numba has no public way)
+    kind = compiled.target_context.call_conv.get_function_type(compiled.fndesc.restype, compiled.fndesc.argtypes)
+    entry = _entry(kind, compiled.fndesc.llvm_func_name)
+    target = llvm.Target.from_default_triple().create_target_machine(reloc="pic")
+    return f"entry.{compiled.fndesc.llvm_func_name}", missing, [bytes(code), target.emit_object(llvm.parse_assembly(str(entry)))]
 
 
-def _with_entry(compiled: Any, name: str) -> tuple[str, list[str], bytes]:
-    """Return the entry's symbol, foreign symbols and object file of a compiled function."""
-    library = compiled.target_context.codegen().create_library(f"{name}.entry")
-    library.enable_object_caching()
-    module = library.create_ir_module(library.name)
-    symbol = _entry(module, compiled.target_context.call_conv.get_function_type(compiled.fndesc.restype, compiled.fndesc.argtypes), compiled)
-    library.add_ir_module(module)
-    library.add_linking_library(compiled.library)
-    library.finalize()
-    _, _, (code, _) = library.serialize_using_object_code()
-    missing = sorted({f.name for f in library._final_module.functions if f.is_declaration})  # noqa: SLF001  (numba has no public way)
-    return symbol, missing, bytes(code)
-
-
-def _entry(module: Any, kind: Any, compiled: Any) -> str:
-    """Add the entry to a module; return its symbol."""
-    name = f"entry.{compiled.fndesc.llvm_func_name}"
-    function = ir.Function(module, kind, compiled.fndesc.llvm_func_name)
-    entry = ir.Function(module, ir.FunctionType(ir.IntType(32), [_WORD.as_pointer(), _WORD.as_pointer()]), name)
+def _entry(kind: Any, symbol: str) -> Any:
+    """Return a module with the entry of a function, which is called `entry.` and its symbol."""
+    module = ir.Module(f"entry of {symbol}")
+    module.triple = llvm.get_default_triple()
+    function = ir.Function(module, kind, symbol)
+    entry = ir.Function(module, ir.FunctionType(ir.IntType(32), [_WORD.as_pointer(), _WORD.as_pointer()]), f"entry.{symbol}")
     builder = ir.IRBuilder(entry.append_basic_block())
     given, result = entry.args
     arguments = [_narrowed(builder, builder.load(builder.gep(given, [_WORD(i)])), wanted) for i, wanted in enumerate(kind.args[2:])]
@@ -59,7 +53,7 @@ def _entry(module: Any, kind: Any, compiled: Any) -> str:
     place = builder.bitcast(result, kind.args[0])
     builder.store(builder.load(returned), place)
     builder.ret(status)
-    return name
+    return module
 
 
 def _narrowed(builder: Any, word: Any, wanted: Any) -> Any:
