@@ -17,45 +17,30 @@ a compiler on the user's machine and know nothing of its vector units.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import fcntl
 import functools
 import importlib
 import importlib.util
-import itertools
 import json
 import logging
 import os
 import re
-import shutil
 import struct
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 
+from . import jit_files
+
 _LOG = logging.getLogger("penstock")
 _FORMAT = 3
 _PACKAGE = __name__.rpartition(".")[0]
 _HOME = Path(__file__).parent
-_MAGIC = b"penstock-kernel\n"
-_LINK_S = 30.0
-"""Seconds a linker may take."""
-
 _WORDS = {"b": "Q", "u": "Q", "i": "q", "f": "d"}
 """How `struct` packs a number of each kind into 64 bits."""
-
-_COMPILE_S = 60.0
-"""Seconds to wait for another process that compiles the same kernel; then this one compiles for itself."""
-
-_RUNTIME = ("NRT_", "numba_")
-"""Beginnings of the names of numba's runtime, which frees and raises; kernels do neither."""
 
 _TOKEN = re.compile(r"(void|b1|[iu][1248]|f[48])(\[:(?:,:)*\]|\*\d+)?")
 _SCALARS: dict[str, Any] = {
@@ -240,7 +225,7 @@ class Kernel:
 
     def cold(self) -> bool:
         """Return whether a signature is still to be compiled on this machine."""
-        return any(variant.call is None and _find(self._file_name(key)) is None for key, variant in self._variants.items())
+        return any(variant.call is None and jit_files.find(self._file_name(key)) is None for key, variant in self._variants.items())
 
     def load(self) -> int:
         """Have the machine code of every signature ready; return how many had to be compiled."""
@@ -255,16 +240,16 @@ class Kernel:
     def _load(self, key: tuple[str, ...]) -> bool:
         """Load one signature, compiling it when no object file fits; return whether it was compiled."""
         name, variant = self._file_name(key), self._variants[key]
-        data = _find(name)
+        data = jit_files.find(name)
         fresh = data is None
         if data is None:
-            with _one_at_a_time(name):
-                data = _find(name)  # another process may have made it meanwhile
+            with jit_files.one_at_a_time(name):
+                data = jit_files.find(name)  # another process may have made it meanwhile
                 if data is None:
                     data = self._compile(variant)
-                    _keep(name, data)
-                    _make_library(name, data)
-        variant.call = _ENTRY(_open_library(name, data) or _link(data))
+                    jit_files.keep(name, data)
+                    jit_files.make_library(name, data)
+        variant.call = _ENTRY(jit_files.open_library(name, data) or jit_files.link(data))
         return fresh
 
     def _compile(self, variant: _Variant) -> bytes:
@@ -273,9 +258,7 @@ class Kernel:
         function = getattr(importlib.import_module(f".{self._module}", _PACKAGE), self.name).py_func
         symbol, missing, codes = compiler.machine_code(function, [parameter.numba_name for parameter in variant.parameters])
         assert not (wrong := [s for s in missing if s.startswith("NRT_") and s != "NRT_MemInfo_call_dtor"]), f"{self!r} allocates memory: {wrong}"
-        code = b"".join(codes)
-        head = json.dumps({"symbol": symbol, "missing": missing, "sizes": [len(one) for one in codes], "xxh3": xxhash.xxh3_64_hexdigest(code)})
-        return _MAGIC + head.encode() + b"\n" + code
+        return jit_files.packed(symbol, missing, codes)
 
 
 @functools.cache
@@ -288,132 +271,3 @@ def _machine() -> list[str]:
     first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
     lasting = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU")
     return [*versions, os.uname().machine, *(line for line in first if line.startswith(lasting))]
-
-
-@functools.cache
-def _folders() -> tuple[Path, ...]:
-    """Return where object files may lie: beside the package, then in the user's cache."""
-    if chosen := os.environ.get("PENSTOCK_KERNEL_CACHE"):
-        return (Path(chosen),)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (_HOME / "__pycache__" / "kernels", cache / "penstock" / "kernels")
-
-
-def _find(name: str) -> bytes | None:
-    for folder in _folders():
-        try:
-            data = (folder / name).read_bytes()
-        except OSError:
-            continue
-        with contextlib.suppress(ValueError, KeyError):  # a damaged file is made anew
-            told, code = _parts(data)
-            if data.startswith(_MAGIC) and told["xxh3"] == xxhash.xxh3_64_hexdigest(code):
-                return data
-    return None
-
-
-def _keep(name: str, data: bytes) -> None:
-    """Store a file whole or not at all; where no folder can be written to, every process compiles for itself."""
-    for folder in _folders():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor, made = tempfile.mkstemp(dir=folder)
-        except OSError:
-            continue
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            Path(made).replace(folder / name)
-        except OSError:
-            Path(made).unlink(missing_ok=True)  # a full disk keeps nothing of it
-            continue
-        return
-
-
-def _make_library(name: str, data: bytes) -> None:
-    """Link the object file into a shared library, and keep that with its checksum in front of its name; without a linker, do nothing."""
-    linker = shutil.which("cc") or shutil.which("gcc")
-    if linker is None:
-        return
-    told, code = _parts(data)
-    stubs = "".join(f"void {symbol}(void) {{ __builtin_trap(); }}\n" for symbol in told["missing"] if symbol.startswith(_RUNTIME))
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder, "stubs.c"), Path(folder, "kernel.so")
-        made = [Path(folder, f"{number}.o") for number in range(len(told["sizes"]))]
-        for path, one in zip(made, _objects(told, code), strict=True):
-            path.write_bytes(one)
-        source.write_text(stubs or "typedef int nothing;\n", encoding="ascii")
-        command = [linker, "-shared", "-w", "-o", str(library), *map(str, made), str(source)]
-        with contextlib.suppress(subprocess.SubprocessError, OSError):  # without a library the object file is linked in memory
-            subprocess.run(command, capture_output=True, check=True, timeout=_LINK_S)  # noqa: S603  (cc on PATH)
-            linked = library.read_bytes()
-            _keep(f"{name}.{xxhash.xxh3_64_hexdigest(linked)}.so", linked)
-
-
-def _open_library(name: str, data: bytes) -> int | None:
-    """Return the address of the function in a shared library made from the object file, or None when there is none that fits."""
-    for folder in _folders():
-        for path in folder.glob(f"{name}.*.so"):
-            with contextlib.suppress(OSError, AttributeError):  # it cannot be read or opened here: the object file still can
-                if path.name.split(".")[-2] == xxhash.xxh3_64_hexdigest(path.read_bytes()):
-                    return ctypes.cast(getattr(ctypes.CDLL(str(path)), _parts(data)[0]["symbol"]), ctypes.c_void_p).value
-    return None
-
-
-def _parts(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return what is told about object files, and the files, one behind the other."""
-    head, _, code = data.removeprefix(_MAGIC).partition(b"\n")
-    return json.loads(head), code
-
-
-def _objects(told: dict[str, Any], code: bytes) -> list[bytes]:
-    """Return the object files one by one."""
-    ends = list(itertools.accumulate(told["sizes"]))
-    return [code[end - size : end] for end, size in zip(ends, told["sizes"], strict=True)]
-
-
-@contextlib.contextmanager
-def _one_at_a_time(name: str) -> Iterator[None]:
-    """Let one process compile a kernel while the others wait for it; the lock ends with its holder."""
-    descriptor = -1
-    for folder in _folders():
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            break
-    try:
-        deadline = time.monotonic() + _COMPILE_S
-        while descriptor >= 0 and time.monotonic() < deadline:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.05)  # a lock of a file cannot be waited for with an end
-        yield
-    finally:
-        if descriptor >= 0:
-            with contextlib.suppress(OSError):
-                (folder / f"{name}.lock").unlink()
-            os.close(descriptor)
-
-
-@functools.cache
-def _linker() -> Any:
-    """Return llvmlite's linker of this process; what it has linked stays for the life of the process."""
-    llvm = importlib.import_module("llvmlite.binding")
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple().create_target_machine()
-    return llvm, llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
-
-
-def _link(data: bytes) -> int:
-    """Return the address of the function in an object file."""
-    told, code = _parts(data)
-    llvm, linker = _linker()
-    for symbol in told["missing"]:
-        if symbol.startswith(_RUNTIME) and not llvm.address_of_symbol(symbol):
-            llvm.add_symbol(symbol, llvm.address_of_symbol("abort"))  # numba's runtime, for freeing and raising, which kernels do not
-    for one in _objects(told, code):
-        linker.add_object_file(llvm.ObjectFileRef.from_data(one))
-    linker.finalize_object()
-    return int(linker.get_function_address(told["symbol"]))

@@ -17,6 +17,8 @@ ROOMS = ("cli", "ingest", "loaders", "shards", "transforms")
 LAYER = {
     "errors": 0,
     "jit": 0.5,
+    "jit_files": 0.4,
+    "jit_compile": 0.4,
     "kernel_memory": 0.4,
     "order_kernel": 0.5,
     "order": 1,
@@ -35,6 +37,7 @@ MAX_FUNCTION_LINES = 60
 BY_NAME = {
     "__init__.py",
     "jit.py",
+    "jit_files.py",
     "transforms/__init__.py",
     "cli/app.py",
     "cli/bench_one.py",
