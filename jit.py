@@ -192,7 +192,7 @@ class Kernel:
                 raise TypeError(f"{self!r}: an array of {value.ndim} dimensions that is perhaps not contiguous is no {parameter}")
         return variant.run(variant.words.pack(*machine))
 
-    def bind(self, *first: Any) -> Callable[..., Any]:
+    def bind(self, *first: Any) -> Bound:
         """Return the kernel with its first arguments fixed, for calls that must cost little: all others are numbers, and are not checked.
 
         Args:
@@ -214,14 +214,7 @@ class Kernel:
 
         head = struct.pack("".join(parameter.words for parameter in variant.parameters[: len(first)]), *fixed)
         rest = struct.Struct("".join(parameter.words for parameter in variant.parameters[len(first) :]))
-
-        def call(*numbers: int) -> Any:
-            if variant.call is None:
-                self._load(given)
-            return variant.run(head + rest.pack(*numbers))
-
-        call.__dict__["alive"] = first  # the arrays
-        return call
+        return Bound(variant, lambda: self._load(given), first, head, rest)
 
     def cold(self) -> bool:
         """Return whether a signature is still to be compiled on this machine."""
@@ -271,3 +264,28 @@ def _machine() -> list[str]:
     first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
     lasting = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU")
     return [*versions, os.uname().machine, *(line for line in first if line.startswith(lasting))]
+
+
+class Bound:
+    """A kernel whose first arguments are fixed; the others are numbers, and are not checked."""
+
+    def __init__(self, variant: _Variant, load: Callable[[], object], first: tuple[Any, ...], head: bytes, rest: struct.Struct) -> None:
+        """Made by `Kernel.bind`; the arrays in `first` are kept alive."""
+        self._variant, self._load, self._alive = variant, load, first
+        self._head, self._rest = head, rest
+
+    def __call__(self, *numbers: int) -> Any:
+        """Run the kernel."""
+        if self._variant.call is None:
+            self._load()
+        return self._variant.run(self._head + self._rest.pack(*numbers))
+
+    def entry(self) -> int:
+        """Return the address of the machine code: a function of the addresses of `arguments` and of 64 bits for the result, which returns an int32."""
+        if self._variant.call is None:
+            self._load()
+        return ctypes.cast(self._variant.call, ctypes.c_void_p).value or 0
+
+    def arguments(self, *numbers: int) -> bytes:
+        """Return what the machine code is called with."""
+        return self._head + self._rest.pack(*numbers)

@@ -20,6 +20,7 @@ class Settings(NamedTuple):
         persistent: whether workers outlive an epoch.
         timeout_s: seconds to wait for a batch; 0 waits as long as workers make progress, and 10 minutes without any.
         init: called in each worker with its number before it works, or None.
+        threads: threads that may copy a large batch when the work is done inline.
     """
 
     num_workers: int
@@ -27,6 +28,7 @@ class Settings(NamedTuple):
     persistent: bool
     timeout_s: float
     init: Callable[[int], object] | None
+    threads: int = 1
 
 
 class Delivered(NamedTuple):

@@ -15,6 +15,6 @@ from .work import Work
 def make_engine(work: Work, settings: Settings) -> Engine:
     """Return the engine for so many workers; no process is started."""
     if not settings.num_workers:
-        return InlineEngine(work)
+        return InlineEngine(work, threads=settings.threads)
     made: Engine = importlib.import_module(".pooled_engine", __package__).PooledEngine(work, settings)
     return made

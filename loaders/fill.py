@@ -28,8 +28,8 @@ from .work import VALID, Work
 class Filler:
     """Fills batches of one dataset under one `Work`."""
 
-    def __init__(self, work: Work) -> None:
-        """Prepare the gather tables; no shard is opened yet."""
+    def __init__(self, work: Work, *, threads: int = 1) -> None:
+        """Prepare the gather tables; no shard is opened yet. So many threads may copy a large batch."""
         self._work = work
         fields = work.dataset.fields
         self._count = len(work.dataset)
@@ -37,7 +37,7 @@ class Filler:
         direct = [name for name in fields if work.steps is None or work.steps.leaves(name)]
         self._fixed = [name for name in direct if not fields[name].ragged]
         self._ragged = [name for name in direct if fields[name].ragged]
-        self._lookup, self._gather, self._gathered = _ways(work.dataset, self._fixed)
+        self._lookup, self._gather, self._gathered = _ways(work.dataset, self._fixed, threads)
         self._chained = [name for name in self._fixed if work.steps is not None and name in work.steps.chains]
         self._placed = [name for name in self._fixed if name not in self._gathered]
         self._locates = len(self._gathered) < len(fields)
@@ -88,13 +88,15 @@ class Filler:
         return np.empty((rows, *field.shape), field.dtype)
 
 
-def _ways(dataset: Dataset | TokenWindows, fixed: Sequence[str]) -> tuple[Lookup | WindowLookup, Gather | WindowGather | None, Sequence[str]]:
+def _ways(
+    dataset: Dataset | TokenWindows, fixed: Sequence[str], threads: int
+) -> tuple[Lookup | WindowLookup, Gather | WindowGather | None, Sequence[str]]:
     """Return how rows are found one by one, what fills fixed columns in one call, and which."""
     if isinstance(dataset, TokenWindows):
-        return WindowLookup(dataset), WindowGather(dataset) if fixed else None, fixed
+        return WindowLookup(dataset), WindowGather(dataset, threads=threads) if fixed else None, fixed
     lookup, manifest, fields = Lookup(dataset), dataset.manifest, dataset.fields
     suited = {name: fields[name] for name in fixed if fields[name].dtype != "bool"} if Gather.suits(manifest) else {}
-    return lookup, Gather(manifest, suited, lookup) if suited else None, tuple(suited)
+    return lookup, Gather(manifest, suited, lookup, threads=threads) if suited else None, tuple(suited)
 
 
 def _join(places: Sequence[Place], name: str, sink: Sink) -> None:

@@ -22,6 +22,7 @@ from ..jit import Held, Kernel
 from ..shards.columns import FixedColumn
 from ..shards.manifest import Manifest
 from .lookup import Lookup
+from .team import Spread
 
 MAX_BLOCKS = 2**22
 """A dataset with more blocks is taken row by row: the tables would need 100 MiB."""
@@ -34,6 +35,9 @@ _AHEAD = 32
 
 _WORD = 8
 """Bytes; rows that lie at multiples of it are copied word by word."""
+
+_WIDE = 4096
+"""Bytes of a row from which on C's `memcpy` copies it: it knows what this processor does best with many."""
 
 _LINE = 64
 """Bytes of a cache line."""
@@ -48,8 +52,8 @@ _gather = Kernel("loaders.gather_kernel", "gather", "i8(i8[:] i4[:] i8 u8[:,:] u
 class Gather:
     """The table of one dataset's blocks for some of its fixed columns."""
 
-    def __init__(self, manifest: Manifest, fields: Mapping[str, Field], lookup: Lookup) -> None:
-        """Prepare an empty table of the columns `fields`."""
+    def __init__(self, manifest: Manifest, fields: Mapping[str, Field], lookup: Lookup, *, threads: int = 1) -> None:
+        """Prepare an empty table of the columns `fields`; large batches are copied by so many threads."""
         self._starts = manifest.starts
         self._firsts, self._base = blocks_of(manifest)
         guide, shift = guide_of(self._firsts)
@@ -58,12 +62,12 @@ class Gather:
         self._addresses = np.zeros((len(fields), self._firsts.size - 1), np.uint64)
         widths = np.array([prod(field.shape) * np.dtype(field.dtype).itemsize for field in fields.values()], np.uint64)
         self._widths = widths.tolist()
-        self._near = [1 if width % _WORD else _WORD for width in self._widths]
+        self._near = [1 if width % _WORD or width >= _WIDE else _WORD for width in self._widths]
         self._units = np.zeros(len(fields), np.uint64)
         self._outs = np.zeros(len(fields), np.uint64)
         ahead = max(_AHEAD // max(int(np.clip((widths + 63) // 64, 1, LINES).sum()), 1), 2)
-        tables = (self._addresses, widths, self._units, self._outs, np.empty((len(fields), _AHEAD), np.uint64))
-        self._call = _gather.bind(Held(self._firsts), Held(guide), shift, *map(Held, tables), ahead)
+        head = (Held(self._firsts), Held(guide), shift, *map(Held, (self._addresses, widths, self._units, self._outs)))
+        self._spread = Spread(lambda: _gather.bind(*head, Held(np.empty((len(fields), _AHEAD), np.uint64)), ahead), 3, threads)
         self._views: list[npt.NDArray[Any]] = []
 
     @staticmethod
@@ -82,13 +86,15 @@ class Gather:
             self._outs[column] = address = out.ctypes.data
             far = streams and out.nbytes >= _STREAM_BYTES and not (address % _LINE or self._widths[column] % _LINE)
             self._units[column] = _LINE if far else 1 if address % _WORD else self._near[column]
-        done, count, at = 0, rows.size, rows.ctypes.data
-        while (done := self._call(at, count, done)) < count:
-            if not self._open(int(rows[done])):
-                place = self._lookup.places(rows[done : done + 1])[0]
-                for name, out in zip(self._names, outs, strict=True):
-                    out[done] = place.value(name)
-                done += 1
+        at, call = rows.ctypes.data, self._spread.call
+        for begin, end in self._spread.left(sum([out.nbytes for out in outs]), at, rows.size):
+            done = begin
+            while (done := call(at, end, done)) < end:
+                if not self._open(int(rows[done])):
+                    place = self._lookup.places(rows[done : done + 1])[0]
+                    for name, out in zip(self._names, outs, strict=True):
+                        out[done] = place.value(name)
+                    done += 1
 
     def _open(self, row: int) -> bool:
         """Note where the block of a row lies; return False when it is memory of its own, which must not be kept."""

@@ -20,7 +20,7 @@ from .fill import Filler
 from .plan import Plan, Run
 from .ring import Stage, lease
 from .sink import Sink
-from .slots import ALIGNMENT, Output, layout
+from .slots import ALIGNMENT, Layout, Output, layout
 from .work import Work
 
 _SPARE = 2
@@ -40,16 +40,21 @@ def aligned(size: int) -> Bytes:
     return memory[start : start + size]
 
 
+def fixed_layout(outputs: Mapping[str, Output], rows: int) -> Layout:
+    """Return where the fixed columns of so many rows lie in their memory."""
+    return layout({name: output for name, output in outputs.items() if not output.ragged}, rows, {})
+
+
 class OwnArrays(Sink):
     """Cuts fixed columns out of memory that it is given, and allocates ragged ones."""
 
     far = False
 
-    def __init__(self, outputs: Mapping[str, Output], rows: int, memory: Callable[[int], Bytes] = aligned) -> None:
-        """Note the shape of the batch, and ask for memory for its fixed columns."""
+    def __init__(self, outputs: Mapping[str, Output], rows: int, memory: Callable[[int], Bytes] = aligned, places: Layout | None = None) -> None:
+        """Note the shape of the batch, and ask for memory for its fixed columns; `places` is what `fixed_layout` says, when it is known."""
         self._outputs = outputs
         self._rows = rows
-        self._layout = layout({name: output for name, output in outputs.items() if not output.ragged}, rows, {})
+        self._layout = places or fixed_layout(outputs, rows)
         self._memory = memory(self._layout.bytes)
         self._made: Batch = {}
         self._stage = Stage.IDLE
@@ -109,15 +114,12 @@ class Reused:
             self._dropped = deque(maxlen=_SPARE)
 
 
-def fill_run(
-    filler: Filler, outputs: Mapping[str, Output], epoch: int, run: Run, memory: Callable[[int], Bytes] = aligned
-) -> tuple[list[Batch], WorkTimes]:
+def fill_run(filler: Filler, sink: OwnArrays, epoch: int, run: Run) -> tuple[list[Batch], WorkTimes]:
     """Return the batches of `run`, and where the time went. Several share their memory, and hold fixed columns only.
 
     Raises:
         PenstockError: a row is bad, or what is no `PenstockError` was raised: then it is the cause of a `WorkerFailed`, as from a worker.
     """
-    sink = OwnArrays(outputs, run.rows, memory)
     try:
         times = filler.fill(epoch, run.positions(), sink)
     except PenstockError:
@@ -131,17 +133,19 @@ def fill_run(
 class InlineEngine(Engine):
     """Works in this process."""
 
-    def __init__(self, work: Work) -> None:
-        """Note the work; nothing is opened."""
+    def __init__(self, work: Work, *, threads: int = 1) -> None:
+        """Note the work, and how many threads may copy a large batch; nothing is opened."""
         self._work = work
+        self._threads = threads
         self._filler: Filler | None = None
         self._reused = Reused()
+        self._places: Layout | None = None
 
     def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
         """Yield batches in arrays of their own, or, when they are small and cheap, several at a time in arrays that they share."""
         runs = plan.runs(start, self._work.together(plan.batch_size))
         if len(runs) and self._filler is None:
-            self._filler = Filler(self._work)
+            self._filler = Filler(self._work, threads=self._threads)
         try:
             for number in range(len(runs)):
                 yield from self._made(epoch, runs[number])
@@ -151,7 +155,7 @@ class InlineEngine(Engine):
     def _made(self, epoch: int, run: Run) -> Generator[Delivered, None, None]:
         assert self._filler is not None
         try:
-            batches, times = fill_run(self._filler, self._work.outputs, epoch, run, self._reused.memory)
+            batches, times = fill_run(self._filler, self._sink(run.rows), epoch, run)
         except PenstockError:
             if run.batches == 1:
                 raise
@@ -159,6 +163,13 @@ class InlineEngine(Engine):
                 yield from self._made(epoch, one)
             return
         yield Delivered(batches, run.size, times)
+
+    def _sink(self, rows: int) -> OwnArrays:
+        """Return where so many rows go; nearly all runs are of the same size."""
+        outputs = self._work.outputs
+        if self._places is None or self._places.rows != rows:
+            self._places = fixed_layout(outputs, rows)
+        return OwnArrays(outputs, rows, self._reused.memory, self._places)
 
     def close(self) -> None:
         """Let go of memory that is not in use."""

@@ -163,6 +163,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             persistent=self.persistent_workers,
             timeout_s=self.timeout,
             init=self.worker_init_fn,
+            threads=torch.get_num_threads(),
         )
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from .batch import copied, from_slot, parted
 from .engine import Delivered
 from .faults import describe, rebuild
 from .fill import Filler
-from .inline import fill_run
+from .inline import OwnArrays, fill_run
 from .plan import Plan, Run, Runs
 from .pool import Pool, RingPlan
 from .protocol import Answer, Event, Kind, Slot, SlotTable, Task
@@ -242,7 +242,7 @@ class PooledEpochs:
         if made.run.batches == 1:
             raise made.error
         for one in made.run.each():
-            batches, times = fill_run(self._filler, self._shape.outputs, epoch, one)
+            batches, times = fill_run(self._filler, OwnArrays(self._shape.outputs, one.rows), epoch, one)
             yield Delivered(batches, one.size, times, copied=True)
             self._check_turn(mine)
 

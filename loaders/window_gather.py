@@ -16,6 +16,7 @@ from ..jit import Held, Kernel
 from ..shards.columns import FixedColumn
 from ..shards.windows import TokenWindows
 from .lookup import Place
+from .team import Spread
 
 _STORED = ("u1", "u2", "u4", "i4", "i8")
 _MADE = ("i4", "i8")
@@ -32,16 +33,16 @@ _gather = Kernel(
 class WindowGather:
     """The table of the blocks under some windows."""
 
-    def __init__(self, windows: TokenWindows) -> None:
-        """Prepare an empty table."""
+    def __init__(self, windows: TokenWindows, *, threads: int = 1) -> None:
+        """Prepare an empty table; large batches are copied by so many threads."""
         stored, made = windows.dataset.fields[windows.column].dtype, windows.field.dtype
         self._windows = windows
         self._addresses = np.zeros(max(len(windows.blocks), 1), np.uint64)
         self._views: list[npt.NDArray[Any]] = []
         self._quick = (np.dtype(stored).str[1:], np.dtype(made).str[1:]) in _PAIRS
         if self._quick:
-            likes = (np.empty(1, stored), np.empty(1, made))
-            self._call = _gather.bind(*map(Held, (*likes, windows.firsts, self._addresses)), windows.seq_len)
+            held = [*map(Held, (np.empty(1, stored), np.empty(1, made), windows.firsts, self._addresses))]
+            self._spread = Spread(lambda: _gather.bind(*held, windows.seq_len), 4, threads)
 
     def into(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]]) -> None:
         """Copy windows `rows` into the one array of `outs`, `[rows, seq_len]`; both are C-contiguous.
@@ -50,14 +51,15 @@ class WindowGather:
             BadData: a block is damaged; names shard, row and column.
         """
         (out,) = outs
-        done, count = 0, rows.size
         at, to = rows.ctypes.data, out.ctypes.data
-        while done < count:
-            if self._quick and (done := self._call(at, count, done, to)) == count:
-                return
-            if not (self._quick and self._open(int(rows[done]))):
-                out[done] = self._windows.row(int(rows[done]))
-                done += 1
+        for begin, end in self._spread.left(out.nbytes, at, rows.size, to) if self._quick else [(0, rows.size)]:
+            done = begin
+            while done < end:
+                if self._quick and (done := self._spread.call(at, end, done, to)) == end:
+                    break
+                if not (self._quick and self._open(int(rows[done]))):
+                    out[done] = self._windows.row(int(rows[done]))
+                    done += 1
 
     def _open(self, window: int) -> bool:
         """Note where the blocks of a window lie; return False when one is memory of its own, which must not be kept."""

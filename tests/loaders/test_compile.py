@@ -126,7 +126,7 @@ def test_who_splits_batches(rows: ps.Dataset, images: ps.Dataset) -> None:
 def test_filling_is_row_by_row(rows: ps.Dataset, start: int, size: int, epoch: int, shuffle: bool) -> None:
     """Any span of any epoch holds the rows that the law of order names, padding wrapped to the beginning and marked."""
     work = compiled(rows, tail="pad", shuffle=shuffle)
-    (batch,), times = fill_run(Filler(work), dict(work.outputs), epoch, Run(start, start + size))
+    (batch,), times = fill_run(Filler(work), OwnArrays(work.outputs, size), epoch, Run(start, start + size))
     positions = np.arange(start, start + size)
     wanted = order.rows_at(positions % 1003, n=1003, seed=3, epoch=epoch, shuffle=shuffle).tolist()
     assert batch["label"].tolist() == wanted
@@ -145,10 +145,10 @@ def test_filling_again_gives_the_same_bytes(images: ps.Dataset) -> None:
     """A filler has no memory: the same span gives the same bytes from it, from another one, and in pieces."""
     work = compiled(images, {"image": [T.RandomResizedCrop(12), T.ColorJitter(0.4)]})
     one, outputs = Filler(work), dict(work.outputs)
-    whole = fill_run(one, outputs, 1, Run(10, 30))[0][0]
-    fill_run(one, outputs, 0, Run(0, 50))
-    again = fill_run(one, outputs, 1, Run(10, 30))[0][0]
-    pieces = [fill_run(Filler(work), outputs, 1, Run(s, s + 4))[0][0]["image"] for s in range(10, 30, 4)]
+    whole = fill_run(one, OwnArrays(outputs, 20), 1, Run(10, 30))[0][0]
+    fill_run(one, OwnArrays(outputs, 50), 0, Run(0, 50))
+    again = fill_run(one, OwnArrays(outputs, 20), 1, Run(10, 30))[0][0]
+    pieces = [fill_run(Filler(work), OwnArrays(outputs, 4), 1, Run(s, s + 4))[0][0]["image"] for s in range(10, 30, 4)]
     assert whole["image"].tobytes() == again["image"].tobytes() == np.concatenate(pieces).tobytes()
 
 

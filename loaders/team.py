@@ -1,0 +1,133 @@
+"""Threads that share the calls of a kernel: a large batch that is gathered in this process is copied by as many cores as torch may use.
+
+There is one team a process. Its threads live in machine code (`team_kernel`), where they take part in one job after another without Python's lock, and
+between jobs look for the next one, and then sleep. They are started when they are first of use and end with the process, as those of OpenMP do; a
+fork starts its own.
+
+Refused: an executor of Python's threads. Copying a batch of 3 MB takes a core 340 us, two cores without a word 170, this team 190, and an executor 250.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..jit import Bound, Kernel
+
+PARTS = 16
+"""Parts of a batch: many, so that a thread that comes late, or is held up, leaves more of them to the others."""
+
+LEAST_BYTES = 1 << 19
+"""Bytes of a batch below which one thread copies it: that takes as long as waking another."""
+
+MOST = 8
+"""Threads of a team: a few cores copy what the memory can give."""
+
+_PATIENCE = 200
+"""How often a thread looks for the next job before it sleeps; a look costs a third of a microsecond, and leaves the core to others."""
+
+_WORDS, _JOB, _SEMAPHORE = 64, 32, 40
+"""Words of a control block, and where the job and the semaphore stand in it: see `team_kernel`."""
+
+_serve = Kernel("loaders.team_kernel", "serve", "i8(u8 u8 u8 i8)", sources=("kernel_memory",))
+_lead = Kernel("loaders.team_kernel", "lead", "i8(u8 u8 u8 i8)", sources=("kernel_memory",))
+
+
+class Team:
+    """The threads of this process, and what they are told."""
+
+    def __init__(self) -> None:
+        """Prepare; no thread is started."""
+        self._functions: tuple[int, ...] = ()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, in a process just forked: threads do not come along, and may have been in the middle of a job."""
+        self._lock = threading.Lock()
+        self._threads = self._jobs = 0
+        self._control = np.zeros(_WORDS, np.int64)
+        self._address = self._control.ctypes.data
+
+    def carry_out(self, job: tuple[int, int, int, int, int], threads: int) -> bool:
+        """Carry out a job on so many threads, this one among them.
+
+        A job is to call the machine code at an address with each of some rows of arguments: address of the code, address of the rows, bytes of one,
+        address of the results, 64 bits each, and number of rows. Returns False, and does nothing, when the team is at work for another thread.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._threads < threads - 1:
+                self._have(threads - 1)
+            self._jobs += 1
+            self._control[_JOB : _JOB + 5] = job
+            self._lead(self._jobs)
+        finally:
+            self._lock.release()
+        return True
+
+    def _have(self, threads: int) -> None:
+        """Start threads that are missing."""
+        if not self._threads:
+            libc = ctypes.CDLL(None)
+            self._functions = tuple(ctypes.cast(f, ctypes.c_void_p).value or 0 for f in (libc.sem_wait, libc.sem_post, libc.sched_yield))
+            libc.sem_init(ctypes.c_void_p(self._address + 8 * _SEMAPHORE), 0, 0)
+            self._lead = _lead.bind(self._address, *self._functions[1:])
+            _serve.load()  # here, and not in several threads at once
+        while self._threads < threads:
+            self._threads += 1
+            with contextlib.suppress(RuntimeError):  # no more threads are to be had: the others, or this one alone, do the work
+                threading.Thread(target=self._live, args=(self._control,), name=f"penstock-team-{self._threads}", daemon=True).start()
+
+    def _live(self, control: npt.NDArray[np.int64]) -> None:
+        wait, _, relax = self._functions
+        _serve(control.ctypes.data, wait, relax, _PATIENCE)
+
+
+TEAM = Team()
+"""Of this process."""
+
+os.register_at_fork(after_in_child=TEAM.forget)
+
+
+class Spread:
+    """A kernel over the rows of a batch, which the team calls in parts when they are many bytes."""
+
+    def __init__(self, bind: Callable[[], Bound], numbers: int, threads: int) -> None:
+        """Prepare; `bind` returns the kernel, with scratch of its own, to be called with so many numbers: address, end and beginning of rows, others."""
+        self.call = bind()
+        self._threads = min(threads, MOST)
+        self._calls = [bind() for _ in range(PARTS if threads > 1 else 0)]
+        self._words = np.array([np.frombuffer(call.arguments(*[0] * numbers), np.int64) for call in self._calls])
+        self._numbers = self._words[..., -numbers:]
+        self._done = np.zeros(PARTS, np.int64)
+        self._ends = np.zeros(PARTS, np.int64)
+        self._count = 0
+        self._rest = (self._words.ctypes.data, self._words.strides[0], self._done.ctypes.data, PARTS)
+
+    def left(self, size: int, at: int, count: int, *others: int) -> list[tuple[int, int]]:
+        """Call the kernel over `count` rows of `size` bytes together; return what is left for `call`, as `(begin, end)`: all that is small, or not open."""
+        if size < LEAST_BYTES or not self._calls or count < PARTS:
+            return [(0, count)]
+        if count != self._count:
+            self._cut(count)
+        self._numbers[:, 0] = at
+        if others:
+            self._numbers[:, 3:] = others
+        if not TEAM.carry_out((self.call.entry(), *self._rest), self._threads):
+            return [(0, count)]
+        if self._done.tobytes() == self._ends.tobytes():
+            return []
+        return [(int(self._done[part]), int(self._ends[part])) for part in np.flatnonzero(self._done < self._ends)]
+
+    def _cut(self, count: int) -> None:
+        """Divide so many rows among the parts."""
+        bounds = np.arange(PARTS + 1) * count // PARTS
+        self._count, self._ends = count, bounds[1:]
+        self._numbers[:, 1], self._numbers[:, 2] = bounds[1:], bounds[:-1]

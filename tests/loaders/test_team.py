@@ -1,0 +1,146 @@
+"""The team's threads carry out every part of every job once, and the bytes are those that one thread makes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from blocks import Made
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import penstock as ps
+from penstock.jit import Bound
+from penstock.loaders import team, team_kernel
+from penstock.loaders.team import LEAST_BYTES, PARTS, Spread, Team
+from penstock.loaders.window_gather import WindowGather
+
+
+@settings(max_examples=25, deadline=None)
+@given(blocks=st.integers(1, 40), unmapped=st.booleans(), rows=st.integers(PARTS, 700), seed=st.integers(0, 99), threads=st.integers(2, 5))
+def test_several_threads_gather_what_one_does(blocks: int, unmapped: bool, rows: int, seed: int, threads: int) -> None:
+    """Large batches come out bit for bit, also while blocks are opened on the way and where some may not be kept."""
+    made = Made([(100, blocks), (60, 60), (40, 7)], (8192,), "uint8")
+    made.unmapped = {1} if unmapped else set()
+    gather = made.gather(threads)
+    for batch in range(3):
+        taken = np.random.default_rng([seed, batch]).integers(0, 200, rows)
+        out = np.zeros((rows, 8192), np.uint8)
+        gather.into(taken, [out])
+        assert out.tobytes() == made.rows[taken].tobytes()
+
+
+def test_several_threads_copy_windows_as_one_does(tmp_path: Path) -> None:
+    """A large batch of token windows is the same on three threads, with blocks opened on the way."""
+    with ps.Writer(tmp_path / "t", {"tokens": ps.Tokens("uint16")}) as writer:
+        for length in np.random.default_rng(0).integers(1, 5000, 400).tolist():
+            writer.write({"tokens": np.random.default_rng(length).integers(0, 9999, length).astype(np.uint16)})
+    windows = ps.TokenWindows(ps.Dataset(tmp_path / "t"), 128, dtype="int64")
+    gather = WindowGather(windows, threads=3)
+    for seed in range(4):
+        rows = np.random.default_rng(seed).integers(0, len(windows), 1000)
+        out = np.zeros((1000, 128), np.int64)
+        gather.into(rows, [out])
+        assert out.tobytes() == np.stack([windows.row(int(row)) for row in rows]).tobytes()
+
+
+def test_a_thousand_jobs_lose_and_double_nothing() -> None:
+    """Job after job, at once and after pauses in which threads fall asleep, every row is copied into its place."""
+    made = Made([(500, 50)], (2048,), "uint8")
+    gather = made.gather(3)
+    out = np.zeros((300, 2048), np.uint8)
+    for job in range(1000):
+        rows = np.random.default_rng(job).integers(0, 500, 300)
+        out[:] = 0
+        gather.into(rows, [out])
+        assert (out[:, :8] == made.rows[rows, :8]).all()
+        assert (out[:, -8:] == made.rows[rows, -8:]).all()
+        if job % 100 == 0:
+            time.sleep(0.005)
+
+
+def test_small_batches_and_one_thread_are_left_to_the_caller() -> None:
+    """Few bytes, fewer rows than parts, and a single thread start no thread and do nothing."""
+
+    class Never:
+        def arguments(self, *_numbers: int) -> bytes:
+            return bytes(24)
+
+        def entry(self) -> int:
+            raise AssertionError("nothing is to be called")
+
+    for threads, size, rows in ((2, LEAST_BYTES - 1, 1000), (2, LEAST_BYTES, PARTS - 1), (1, 1 << 30, 1000)):
+        assert Spread(lambda: cast("Bound", Never()), 3, threads).left(size, 0, rows) == [(0, rows)]
+
+
+def test_a_team_at_work_for_another_thread_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the team works for one thread, another's batch is copied by that thread alone."""
+    monkeypatch.setattr(team, "TEAM", busy := Team())
+    made = Made([(64, 8)], (16384,), "uint8")
+    gather = made.gather(2)
+    rows, out = np.arange(64), np.zeros((64, 16384), np.uint8)
+    with busy._lock:
+        gather.into(rows, [out])
+    assert out.tobytes() == made.rows.tobytes()
+    assert busy._threads == 0
+
+
+def test_without_threads_to_be_had_the_caller_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system refuses a thread, batches are as they would be with it."""
+
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(team, "TEAM", Team())
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    made = Made([(64, 8)], (16384,), "uint8")
+    gather = made.gather(4)
+    rows, out = np.arange(64), np.zeros((64, 16384), np.uint8)
+    for _ in range(2):
+        gather.into(rows, [out])
+        assert out.tobytes() == made.rows.tobytes()
+
+
+def test_a_fork_starts_a_team_of_its_own() -> None:
+    """A process forked while threads are there copies large batches too, and ends."""
+    made = Made([(64, 8)], (16384,), "uint8")
+    gather = made.gather(2)
+    rows, out = np.arange(64), np.zeros((64, 16384), np.uint8)
+    gather.into(rows, [out])
+    child = os.fork()
+    if child == 0:
+        out[:] = 0
+        gather.into(rows, [out])
+        os._exit(0 if out.tobytes() == made.rows.tobytes() and team.TEAM._threads == 1 else 3)
+    deadline = time.monotonic() + 20
+    while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
+        assert time.monotonic() < deadline, "the fork does not end"
+        time.sleep(0.01)
+    assert found[1] == 0
+
+
+def test_threads_do_not_keep_a_process_from_ending(tmp_path: Path) -> None:
+    """A program that iterated with a team ends by itself, at once, and without a word, asleep or awake as its threads are."""
+    with ps.Writer(tmp_path / "d", {"x": ps.Array((4096,), "uint8")}) as writer:
+        for number in range(300):
+            writer.write({"x": np.full(4096, number % 251, np.uint8)})
+    program = (
+        "import sys, time, penstock as ps, torch; torch.set_num_threads(3)\n"
+        "for batch in ps.DataLoader(ps.Dataset(sys.argv[1]), 256): pass\n"
+        "time.sleep(float(sys.argv[2])); from penstock.loaders.team import TEAM; print(TEAM._threads)"
+    )
+    for pause in ("0", "0.2"):
+        done = subprocess.run([sys.executable, "-c", program, tmp_path / "d", pause], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.stdout, done.stderr, done.returncode) == ("2\n", "", 0)
+
+
+def test_the_control_block_is_as_the_kernel_has_it() -> None:
+    """Both halves agree on where things stand."""
+    assert (team._WORDS, team._JOB, team._SEMAPHORE) == (team_kernel.WORDS, team_kernel.JOB, team_kernel.SEMAPHORE)
