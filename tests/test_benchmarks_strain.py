@@ -48,7 +48,16 @@ def test_every_question_has_its_answer(tmp_path: Path) -> None:
     """Each bound is judged from the medians: what keeps it and what does not."""
     configs = strain.configurations(tmp_path, 8, 2_000_000)
     grown = [{"memory_bytes": n * 1_000_000, "mapped_bytes": 5} for n in range(20)]
-    told = {"samples_per_s": 100.0, "order": 7, "waiting": 0.002, "step_s": 0.01, "memory_bytes": 10_000_000, "mapped_bytes": 5, "epochs": grown}
+    told = {
+        "samples_per_s": 100.0,
+        "order": 7,
+        "waiting": 0.002,
+        "waiting_when_ready": 0.001,
+        "step_s": 0.01,
+        "memory_bytes": 10_000_000,
+        "mapped_bytes": 5,
+        "epochs": grown,
+    }
     runs = {name: [run_of(**told)] * 3 for name in configs}
     runs["uneven samples, 2 workers"] = [run_of(**{**told, "samples_per_s": 90.0, "order": 8})] * 3
     found = {question: good for question, _, good in strain.answers(runs, 2_000_000)}
