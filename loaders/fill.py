@@ -6,9 +6,9 @@ opened shards: any call may be repeated, by any process, and writes the same byt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,24 @@ from .window_gather import WindowGather, WindowLookup
 from .work import VALID, Work
 
 
+class _Begun(NamedTuple):
+    """What was begun: the epoch, its rows, where their fixed columns go, the rest of the batch, and the nanoseconds it took so far."""
+
+    epoch: int
+    rows: npt.NDArray[np.int64]
+    values: Mapping[str, npt.NDArray[Any]]
+    sink: Sink
+    spent_ns: int
+
+
 class Filler:
     """Fills batches of one dataset under one `Work`."""
 
     def __init__(self, work: Work, *, threads: int = 1) -> None:
         """Prepare the gather tables; no shard is opened yet. So many threads may copy a large batch."""
         self._work = work
+        self._threads = threads
+        self._begun: _Begun
         fields = work.dataset.fields
         self._count = len(work.dataset)
         self._order = order.Order(n=self._count, seed=work.seed, shuffle=work.shuffle)
@@ -49,32 +61,51 @@ class Filler:
             BadData: a row cannot be read or transformed; names shard, row and column.
             WorkerFailed: the user's function raised.
         """
+        self.begin(epoch, positions, sink)
+        return self.finish()
+
+    @property
+    def ahead(self) -> bool:
+        """Whether other threads work between `begin` and `finish`."""
+        return self._threads > 1 and self._gather is not None and self._work.steps is None and not self._locates
+
+    def begin(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> None:
+        """Begin to do what `fill` does; what was begun before must be finished."""
         began = perf_counter_ns()
         sink.stage(Stage.READ)
         work, count = self._work, self._count
         rows = self._order.rows(epoch, positions % count if work.pads else positions)
         if work.pads:
             sink.fixed(VALID)[:] = positions < count
-        places = self._lookup.places(rows) if self._locates else []
-        transform_ns = self._fill_fixed(rows, places, sink)
-        for name in self._ragged:
-            _join(places, name, sink)
-        times = WorkTimes(read_ns=perf_counter_ns() - began - transform_ns, transform_ns=transform_ns)
-        if work.steps is not None:
-            times = times.merge(work.steps.run(places, order.augment_key(work.seed, epoch), sink, self._fixed))
-        return times
-
-    def _fill_fixed(self, rows: npt.NDArray[np.int64], places: Sequence[Place], sink: Sink) -> int:
-        """Copy the fixed columns' rows into the sink, through its chain where a column has one; return the nanoseconds that the chains took."""
         values = {name: self._room(name, len(rows)) if name in self._chained else sink.fixed(name) for name in self._fixed}
-        gathered = [values[name] for name in self._gathered]
-        if isinstance(self._gather, Gather):
-            self._gather.into(rows, gathered, streams=sink.far and not self._chained)
-        elif self._gather is not None:
-            self._gather.into(rows, gathered)
+        if self._gather is not None:
+            self._gather.begin(rows, [values[name] for name in self._gathered], streams=sink.far and not self._chained)
+        self._begun = _Begun(epoch, rows, values, sink, perf_counter_ns() - began)
+
+    def finish(self) -> WorkTimes:
+        """Do what is left of what was begun.
+
+        Raises:
+            BadData: a row cannot be read or transformed; names shard, row and column.
+            WorkerFailed: the user's function raised.
+        """
+        began = perf_counter_ns()
+        epoch, rows, values, sink, spent_ns = self._begun
+        if self._gather is not None:
+            self._gather.finish()
+        places = self._lookup.places(rows) if self._locates else []
         for name in self._placed:
             for index, place in enumerate(places):
                 values[name][index] = place.value(name)
+        transform_ns = self._chain(values, sink)
+        for name in self._ragged:
+            _join(places, name, sink)
+        times = WorkTimes(read_ns=spent_ns + perf_counter_ns() - began - transform_ns, transform_ns=transform_ns)
+        steps = self._work.steps
+        return times if steps is None else times.merge(steps.run(places, order.augment_key(self._work.seed, epoch), sink, self._fixed))
+
+    def _chain(self, values: Mapping[str, npt.NDArray[Any]], sink: Sink) -> int:
+        """Put fixed columns that have a chain through it; return the nanoseconds that it took."""
         if self._work.steps is None:
             return 0
         began = perf_counter_ns()

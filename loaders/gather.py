@@ -69,6 +69,7 @@ class Gather:
         head = (Held(self._firsts), Held(guide), shift, *map(Held, (self._addresses, widths, self._units, self._outs)))
         self._spread = Spread(lambda: _gather.bind(*head, Held(np.empty((len(fields), _AHEAD), np.uint64)), ahead), 3, threads)
         self._views: list[npt.NDArray[Any]] = []
+        self._todo: tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[Any]]] = (np.empty(0, np.int64), ())
 
     @staticmethod
     def suits(manifest: Manifest) -> bool:
@@ -82,12 +83,23 @@ class Gather:
 
         With `streams` what is too large for a core's own cache goes past all caches, for a reader on another core, later.
         """
+        self.begin(rows, outs, streams=streams)
+        self.finish()
+
+    def begin(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]], *, streams: bool = False) -> None:
+        """Begin to do what `into` does, and leave it to other threads, if there are any."""
+        self._todo = rows, outs
         for column, out in enumerate(outs):
             self._outs[column] = address = out.ctypes.data
             far = streams and out.nbytes >= _STREAM_BYTES and not (address % _LINE or self._widths[column] % _LINE)
             self._units[column] = _LINE if far else 1 if address % _WORD else self._near[column]
+        self._spread.begin((self, self._todo), sum([out.nbytes for out in outs]), rows.ctypes.data, rows.size)
+
+    def finish(self) -> None:
+        """Do what is left of what was begun last."""
+        rows, outs = self._todo
         at, call = rows.ctypes.data, self._spread.call
-        for begin, end in self._spread.left(sum([out.nbytes for out in outs]), at, rows.size):
+        for begin, end in self._spread.left():
             done = begin
             while (done := call(at, end, done)) < end:
                 if not self._open(int(rows[done])):

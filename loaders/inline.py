@@ -23,11 +23,14 @@ from .sink import Sink
 from .slots import ALIGNMENT, Layout, Output, layout
 from .work import Work
 
-_SPARE = 2
-"""Dropped runs of batches whose memory is kept: a loop holds one batch while the next is made."""
+_SPARE = 3
+"""Dropped runs of batches whose memory is kept: a loop holds one batch while the next is made, and the one after it is begun."""
 
-_LEAST_BYTES = 5 << 19
-"""Bytes of a run, 2.5 MB, below which C's allocator itself reuses memory, and for less than a lease costs."""
+_LEAST_BYTES = 1 << 20
+"""Bytes of a run below which C's allocator itself reuses memory, and for less than a lease costs."""
+
+_AHEAD_BYTES = 16 << 20
+"""Bytes of a run up to which it is begun while the one before is used."""
 
 _IDLE_BYTES = 16 << 20
 """Bytes of a run up to which its memory is kept from one epoch to the next."""
@@ -114,55 +117,105 @@ class Reused:
             self._dropped = deque(maxlen=_SPARE)
 
 
-def fill_run(filler: Filler, sink: OwnArrays, epoch: int, run: Run) -> tuple[list[Batch], WorkTimes]:
-    """Return the batches of `run`, and where the time went. Several share their memory, and hold fixed columns only.
+class Filling:
+    """A run of batches that is being filled; other threads may be at it until its result is asked for."""
 
-    Raises:
-        PenstockError: a row is bad, or what is no `PenstockError` was raised: then it is the cause of a `WorkerFailed`, as from a worker.
-    """
-    try:
-        times = filler.fill(epoch, run.positions(), sink)
-    except PenstockError:
-        raise
-    except Exception as error:  # whatever an op of the user's raises
-        raise WorkerFailed(f"{type(error).__name__} in stage {sink.now!r}: {error}", stage=sink.now) from error
-    return parted(sink.batch(), run), times
+    def __init__(self, filler: Filler, sink: OwnArrays, epoch: int, run: Run) -> None:
+        """Begin."""
+        self._filler, self._sink, self._run = filler, sink, run
+        self._made: tuple[list[Batch], WorkTimes] | None = None
+        self._error: PenstockError | None = None
+        filler.begin(epoch, run.positions(), sink)
+
+    def settle(self) -> None:
+        """Finish, if that was not done yet; an error is kept for `result`. A filler does one thing at a time: the next may begin after this."""
+        if self._made or self._error:
+            return
+        try:
+            times = self._filler.finish()
+            self._made = parted(self._sink.batch(), self._run), times
+        except PenstockError as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001  (whatever an op of the user's raises)
+            stage = self._sink.now
+            self._error = WorkerFailed(f"{type(error).__name__} in stage {stage!r}: {error}", stage=stage)
+            self._error.__cause__ = error
+
+    def result(self) -> tuple[list[Batch], WorkTimes]:
+        """Return the batches, and where the time went. Several share their memory, and hold fixed columns only.
+
+        Raises:
+            PenstockError: a row is bad, or what is no `PenstockError` was raised: then it is the cause of a `WorkerFailed`, as from a worker.
+        """
+        self.settle()
+        if self._error is not None:
+            raise self._error
+        assert self._made is not None
+        made, self._made = self._made, ([], self._made[1])  # memory goes with its batches
+        return made
+
+
+def fill_run(filler: Filler, sink: OwnArrays, epoch: int, run: Run) -> tuple[list[Batch], WorkTimes]:
+    """Return the batches of `run`, and where the time went; see `Filling.result`."""
+    return Filling(filler, sink, epoch, run).result()
 
 
 @final
 class InlineEngine(Engine):
-    """Works in this process."""
+    """Works in this process; where other threads may copy rows, they do so for the next run while this one is delivered."""
 
     def __init__(self, work: Work, *, threads: int = 1) -> None:
         """Note the work, and how many threads may copy a large batch; nothing is opened."""
         self._work = work
         self._threads = threads
         self._filler: Filler | None = None
+        self._filling: Filling | None = None
         self._reused = Reused()
         self._places: Layout | None = None
 
     def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
         """Yield batches in arrays of their own, or, when they are small and cheap, several at a time in arrays that they share."""
         runs = plan.runs(start, self._work.together(plan.batch_size))
-        if len(runs) and self._filler is None:
-            self._filler = Filler(self._work, threads=self._threads)
         try:
+            following = self._begin(epoch, runs[0]) if len(runs) else None
             for number in range(len(runs)):
-                yield from self._made(epoch, runs[number])
+                run, filling = runs[number], following or self._begin(epoch, runs[number])
+                following = None
+                try:
+                    batches, times = filling.result()
+                except PenstockError:
+                    if run.batches == 1:
+                        raise
+                    yield from self._one_by_one(epoch, run)
+                    continue
+                if number + 1 < len(runs) and self._goes_ahead(runs[number + 1]):
+                    following = self._begin(epoch, runs[number + 1])
+                del filling
+                yield Delivered(batches, run.size, times)
         finally:
+            if following is not None:
+                following.settle()
             self._reused.rest()
 
-    def _made(self, epoch: int, run: Run) -> Generator[Delivered, None, None]:
+    def _one_by_one(self, epoch: int, run: Run) -> Generator[Delivered, None, None]:
+        """Yield the batches of a run that failed, up to the bad one."""
+        for one in run.each():
+            batches, times = self._begin(epoch, one).result()
+            yield Delivered(batches, one.size, times)
+
+    def _begin(self, epoch: int, run: Run) -> Filling:
+        """Begin to fill a run, when what an earlier iteration over this loader may have begun is finished."""
+        if self._filler is None:
+            self._filler = Filler(self._work, threads=self._threads)
+        if self._filling is not None:
+            self._filling.settle()
+        self._filling = Filling(self._filler, self._sink(run.rows), epoch, run)
+        return self._filling
+
+    def _goes_ahead(self, run: Run) -> bool:
+        """Return whether threads may begin with a run while the one before it is used: it is memory that nobody asked for yet."""
         assert self._filler is not None
-        try:
-            batches, times = fill_run(self._filler, self._sink(run.rows), epoch, run)
-        except PenstockError:
-            if run.batches == 1:
-                raise
-            for one in run.each():  # those before the bad one are delivered
-                yield from self._made(epoch, one)
-            return
-        yield Delivered(batches, run.size, times)
+        return self._filler.ahead and self._places is not None and self._places.bytes // max(self._places.rows, 1) * run.rows <= _AHEAD_BYTES
 
     def _sink(self, rows: int) -> OwnArrays:
         """Return where so many rows go; nearly all runs are of the same size."""

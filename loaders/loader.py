@@ -94,7 +94,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             worker_init_fn: called with the worker's number in each worker.
             multiprocessing_context: must be None: workers are always fresh processes.
             generator: its initial seed is used when `seed` is not given.
-            prefetch_factor: batches ahead of the consumer, per worker; 2 by default. Small batches of plain rows count by the 2 MB.
+            prefetch_factor: batches ahead of the consumer, per worker; 2 by default. Small batches of plain rows count by the 4 MB.
             persistent_workers: whether workers outlive an epoch.
             pin_memory_device: must be "": batches are pinned for the CUDA device, when `pin_memory` asks for it.
             in_order: False allows batches out of order; they come in order all the same, which both values permit.

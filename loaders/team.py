@@ -1,6 +1,6 @@
 """Threads that share the calls of a kernel: a large batch that is gathered in this process is copied by as many cores as torch may use.
 
-There is one team a process. Its threads live in machine code (`team_kernel`), where they take part in one job after another without Python's lock, and
+A job is begun, and finished some time later by whoever began it; meanwhile this thread may deliver what was copied before. There is one team a process. Its threads live in machine code (`team_kernel`), where they take part in one job after another without Python's lock, and
 between jobs look for the next one, and then sleep. They are started when they are first of use and end with the process, as those of OpenMP do; a
 fork starts its own.
 
@@ -36,49 +36,63 @@ _WORDS, _JOB, _SEMAPHORE = 64, 32, 40
 """Words of a control block, and where the job and the semaphore stand in it: see `team_kernel`."""
 
 _serve = Kernel("loaders.team_kernel", "serve", "i8(u8 u8 u8 i8)", sources=("kernel_memory",))
-_lead = Kernel("loaders.team_kernel", "lead", "i8(u8 u8 u8 i8)", sources=("kernel_memory",))
+_begin = Kernel("loaders.team_kernel", "begin", "i8(u8 u8 i8)", sources=("kernel_memory",))
+_finish = Kernel("loaders.team_kernel", "finish", "i8(u8 u8)", sources=("kernel_memory",))
 
 
 class Team:
-    """The threads of this process, and what they are told."""
+    """The threads of this process, and the job that they are at. One is open at a time: to begin another is to finish it."""
 
     def __init__(self) -> None:
         """Prepare; no thread is started."""
-        self._functions: tuple[int, ...] = ()
+        self._jobs = 0
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew, in a process just forked: threads do not come along, and may have been in the middle of a job."""
+        """Begin anew, in a process just forked: threads do not come along, and may have been in the middle of a job, which is lost."""
         self._lock = threading.Lock()
-        self._threads = self._jobs = 0
+        self._threads = self._open = 0
+        self._lost = self._jobs
+        self._alive: object = None
         self._control = np.zeros(_WORDS, np.int64)
-        self._address = self._control.ctypes.data
 
-    def carry_out(self, job: tuple[int, int, int, int, int], threads: int) -> bool:
-        """Carry out a job on so many threads, this one among them.
+    def begin(self, job: tuple[int, int, int, int, int], threads: int, alive: object) -> int:
+        """Open a job for all threads but this one, and return its number.
 
         A job is to call the machine code at an address with each of some rows of arguments: address of the code, address of the rows, bytes of one,
-        address of the results, 64 bits each, and number of rows. Returns False, and does nothing, when the team is at work for another thread.
+        address of the results, 64 bits each, and number of rows. `alive` is what holds the memory that it reads and writes; it is kept until the job is
+        finished, whatever becomes of who began it.
         """
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
+        with self._lock:
+            if self._open:
+                self._end()
             if self._threads < threads - 1:
                 self._have(threads - 1)
-            self._jobs += 1
             self._control[_JOB : _JOB + 5] = job
-            self._lead(self._jobs)
-        finally:
-            self._lock.release()
-        return True
+            self._jobs += 1
+            self._alive, self._open = alive, self._jobs
+            self._call_begin(self._jobs)
+            return self._jobs
+
+    def finish(self, number: int) -> bool:
+        """Help with what is left of a job and return when all of it is done; return False when it was lost in a fork."""
+        with self._lock:
+            if self._open == number:
+                self._end()
+            return number > self._lost
+
+    def _end(self) -> None:
+        self._call_finish()
+        self._open, self._alive = 0, None
 
     def _have(self, threads: int) -> None:
         """Start threads that are missing."""
+        address = self._control.ctypes.data
         if not self._threads:
             libc = ctypes.CDLL(None)
-            self._functions = tuple(ctypes.cast(f, ctypes.c_void_p).value or 0 for f in (libc.sem_wait, libc.sem_post, libc.sched_yield))
-            libc.sem_init(ctypes.c_void_p(self._address + 8 * _SEMAPHORE), 0, 0)
-            self._lead = _lead.bind(self._address, *self._functions[1:])
+            self._functions = [ctypes.cast(f, ctypes.c_void_p).value or 0 for f in (libc.sem_wait, libc.sem_post, libc.sched_yield)]
+            libc.sem_init(ctypes.c_void_p(address + 8 * _SEMAPHORE), 0, 0)
+            self._call_begin, self._call_finish = _begin.bind(address, self._functions[1]), _finish.bind(address, self._functions[2])
             _serve.load()  # here, and not in several threads at once
         while self._threads < threads:
             self._threads += 1
@@ -108,26 +122,27 @@ class Spread:
         self._numbers = self._words[..., -numbers:]
         self._done = np.zeros(PARTS, np.int64)
         self._ends = np.zeros(PARTS, np.int64)
-        self._count = 0
         self._rest = (self._words.ctypes.data, self._words.strides[0], self._done.ctypes.data, PARTS)
+        self._cut_for = self._count = self._job = 0
 
-    def left(self, size: int, at: int, count: int, *others: int) -> list[tuple[int, int]]:
-        """Call the kernel over `count` rows of `size` bytes together; return what is left for `call`, as `(begin, end)`: all that is small, or not open."""
+    def begin(self, alive: tuple[object, ...], size: int, at: int, count: int, *others: int) -> None:
+        """Have the team call the kernel over `count` rows of `size` bytes together, if they are large; `alive` holds their memory on either side."""
+        self._count, self._job = count, 0
         if size < LEAST_BYTES or not self._calls or count < PARTS:
-            return [(0, count)]
-        if count != self._count:
-            self._cut(count)
+            return
+        if count != self._cut_for:
+            bounds = np.arange(PARTS + 1) * count // PARTS
+            self._cut_for, self._ends = count, bounds[1:]
+            self._numbers[:, 1], self._numbers[:, 2] = bounds[1:], bounds[:-1]
         self._numbers[:, 0] = at
         if others:
             self._numbers[:, 3:] = others
-        if not TEAM.carry_out((self.call.entry(), *self._rest), self._threads):
-            return [(0, count)]
+        self._job = TEAM.begin((self.call.entry(), *self._rest), self._threads, (self, alive))
+
+    def left(self) -> list[tuple[int, int]]:
+        """Wait for the team; return what is left for `call`, as `(begin, end)`: all that is small, or not open."""
+        if not self._job or not TEAM.finish(self._job):
+            return [(0, self._count)]
         if self._done.tobytes() == self._ends.tobytes():
             return []
         return [(int(self._done[part]), int(self._ends[part])) for part in np.flatnonzero(self._done < self._ends)]
-
-    def _cut(self, count: int) -> None:
-        """Divide so many rows among the parts."""
-        bounds = np.arange(PARTS + 1) * count // PARTS
-        self._count, self._ends = count, bounds[1:]
-        self._numbers[:, 1], self._numbers[:, 2] = bounds[1:], bounds[:-1]

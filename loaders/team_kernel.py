@@ -22,7 +22,7 @@ NEXT = 8
 """The next part that nobody has taken."""
 
 INSIDE = 16
-"""Threads, beside the one that leads, that may be carrying out parts."""
+"""Threads, beside the one that finishes the job, that may be carrying out parts."""
 
 SLEEPERS = 24
 """Threads that sleep, or are about to."""
@@ -98,7 +98,7 @@ _call: Any = _called
 def serve(control: Any, wait: Any, relax: Any, patience: Any) -> Any:
     """Carry out parts of one job after another, for ever. `wait` and `relax` are the addresses of `sem_wait` and `sched_yield`.
 
-    Between jobs it looks for the next one `patience` times and then sleeps, until `lead` wakes it.
+    Between jobs it looks for the next one `patience` times and then sleeps, until `begin` wakes it.
     """
     last = np.int64(0)
     while True:
@@ -122,12 +122,18 @@ def serve(control: Any, wait: Any, relax: Any, patience: Any) -> Any:
 
 
 @numba.njit
-def lead(control: Any, wake: Any, relax: Any, number: Any) -> Any:
-    """Open job `number`, which is told in the control block, carry out its parts with whoever comes, and return when all are done."""
+def begin(control: Any, wake: Any, number: Any) -> Any:
+    """Open job `number`, which is told in the control block; `wake` is the address of `sem_post`."""
     _store(control + np.uint64(8 * NEXT), 0)
     _store(control, number)
     for _ in range(_load(control + np.uint64(8 * SLEEPERS))):
         _call(wake, control + np.uint64(8 * SEMAPHORE), 0)
+    return 0
+
+
+@numba.njit
+def finish(control: Any, relax: Any) -> Any:
+    """Carry out the parts of the open job that nobody has taken, close it, and return when all are done."""
     _carry_out(control)
     _store(control, 0)
     while _load(control + np.uint64(8 * INSIDE)) != 0:

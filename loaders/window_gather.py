@@ -39,6 +39,7 @@ class WindowGather:
         self._windows = windows
         self._addresses = np.zeros(max(len(windows.blocks), 1), np.uint64)
         self._views: list[npt.NDArray[Any]] = []
+        self._todo: tuple[npt.NDArray[np.int64], npt.NDArray[Any]] = (np.empty(0, np.int64), np.empty(0))
         self._quick = (np.dtype(stored).str[1:], np.dtype(made).str[1:]) in _PAIRS
         if self._quick:
             held = [*map(Held, (np.empty(1, stored), np.empty(1, made), windows.firsts, self._addresses))]
@@ -50,9 +51,24 @@ class WindowGather:
         Raises:
             BadData: a block is damaged; names shard, row and column.
         """
-        (out,) = outs
+        self.begin(rows, outs)
+        self.finish()
+
+    def begin(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]], **_: bool) -> None:
+        """Begin to do what `into` does, and leave it to other threads, if there are any. How rows are best stored makes no difference to windows."""
+        self._todo = rows, outs[0]
+        if self._quick:
+            self._spread.begin((self, self._todo), outs[0].nbytes, rows.ctypes.data, rows.size, outs[0].ctypes.data)
+
+    def finish(self) -> None:
+        """Do what is left of what was begun last.
+
+        Raises:
+            BadData: a block is damaged; names shard, row and column.
+        """
+        rows, out = self._todo
         at, to = rows.ctypes.data, out.ctypes.data
-        for begin, end in self._spread.left(out.nbytes, at, rows.size, to) if self._quick else [(0, rows.size)]:
+        for begin, end in self._spread.left() if self._quick else [(0, rows.size)]:
             done = begin
             while done < end:
                 if self._quick and (done := self._spread.call(at, end, done, to)) == end:

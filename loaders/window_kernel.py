@@ -26,6 +26,10 @@ def _elements(_context: Any, _address: Any, like: Any) -> Any:
 _at: Any = _elements  # numba hands an intrinsic its context, which a checker of types does not know
 
 
+PIECE = 128
+"""Elements that are copied between asking for as many of the next window: asking for all at once would keep the processor from copying meanwhile."""
+
+
 @numba.njit
 def gather_windows(stored: Any, made: Any, firsts: Any, addresses: Any, length: Any, at: Any, count: Any, begin: Any, out: Any) -> Any:
     """Copy windows from number `begin` of the `count` at address `at` on to address `out`, `length` elements each.
@@ -36,8 +40,7 @@ def gather_windows(stored: Any, made: Any, firsts: Any, addresses: Any, length: 
     windows, target = longs(at), _at(out, made)
     block = 0
     for window in range(begin, count):
-        if window + 1 < count:
-            _ask(firsts, addresses, windows[window + 1] * length, stored.itemsize)
+        following = _place(firsts, addresses, windows[window + 1] * length, stored.itemsize) if window + 1 < count else np.uint64(0)
         start = windows[window] * length
         if start < firsts[block] or start >= firsts[block + 1]:
             block = np.searchsorted(firsts, start, side="right") - 1
@@ -50,18 +53,27 @@ def gather_windows(stored: Any, made: Any, firsts: Any, addresses: Any, length: 
                     return window
                 source = _at(addresses[piece] + np.uint64((start + done - firsts[piece]) * stored.itemsize), stored)
                 base = window * length + done
-                for i in range(here):
-                    target[base + i] = source[i]
+                for first in range(0, here, PIECE):
+                    if following != 0:
+                        _ask(following + np.uint64((done + first) * stored.itemsize), stored.itemsize)
+                    for i in range(first, min(first + PIECE, here)):
+                        target[base + i] = source[i]
                 done += here
             piece += 1
     return count
 
 
 @numba.njit
-def _ask(firsts: Any, addresses: Any, start: Any, itemsize: Any) -> None:
-    """Ask for the beginning of the next window while this one is copied; the processor finds the rest by itself."""
+def _place(firsts: Any, addresses: Any, start: Any, itemsize: Any) -> Any:
+    """Return the address of an element, or 0 when its block is not open."""
     block = np.searchsorted(firsts, start, side="right") - 1
-    if addresses[block] != 0:
-        source = addresses[block] + np.uint64((start - firsts[block]) * itemsize)
-        for line in range(8):
-            prefetch(source + np.uint64(line * 64))
+    if addresses[block] == 0:
+        return np.uint64(0)
+    return addresses[block] + np.uint64((start - firsts[block]) * itemsize)
+
+
+@numba.njit
+def _ask(source: Any, itemsize: Any) -> None:
+    """Ask for the memory of a piece; past the end of a block it may be any, which does no harm."""
+    for line in range(PIECE * itemsize // 64):
+        prefetch(source + np.uint64(line * 64))

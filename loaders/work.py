@@ -15,8 +15,8 @@ from .slots import Output
 if TYPE_CHECKING:
     from .apply import Steps
 
-_TOGETHER_BYTES = 2 << 20
-"""Bytes of batches that are filled at a time: a call costs tens of microseconds, as much as copying 0.5 MB, and more would leave the cache."""
+_TOGETHER_BYTES = 4 << 20
+"""Bytes of batches that are filled at a time: a call costs tens of microseconds, as much as copying 0.5 MB, and more would leave the last cache."""
 
 _MOST_TOGETHER = 256
 """Batches that are filled at a time, however small: by then a call's cost is nothing, and more would hold up the first."""

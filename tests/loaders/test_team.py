@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from blocks import Made
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +22,7 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.jit import Bound
 from penstock.loaders import team, team_kernel
+from penstock.loaders.lookup import Lookup
 from penstock.loaders.team import LEAST_BYTES, PARTS, Spread, Team
 from penstock.loaders.window_gather import WindowGather
 
@@ -77,19 +81,39 @@ def test_small_batches_and_one_thread_are_left_to_the_caller() -> None:
             raise AssertionError("nothing is to be called")
 
     for threads, size, rows in ((2, LEAST_BYTES - 1, 1000), (2, LEAST_BYTES, PARTS - 1), (1, 1 << 30, 1000)):
-        assert Spread(lambda: cast("Bound", Never()), 3, threads).left(size, 0, rows) == [(0, rows)]
+        spread = Spread(lambda: cast("Bound", Never()), 3, threads)
+        spread.begin((), size, 0, rows)
+        assert spread.left() == [(0, rows)]
 
 
-def test_a_team_at_work_for_another_thread_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the team works for one thread, another's batch is copied by that thread alone."""
-    monkeypatch.setattr(team, "TEAM", busy := Team())
+def test_beginning_a_job_finishes_the_one_that_is_open() -> None:
+    """What was begun by one gather is whole when another one has begun, and each is still told what was left of its own."""
     made = Made([(64, 8)], (16384,), "uint8")
-    gather = made.gather(2)
+    first, second = made.gather(2), made.gather(2)
+    rows, outs = np.arange(64), [np.zeros((64, 16384), np.uint8) for _ in range(2)]
+    for gather in (first, second):  # blocks are opened
+        gather.into(rows, [np.zeros((64, 16384), np.uint8)])
+    first.begin(rows, [outs[0]])
+    second.begin(rows, [outs[1]])
+    assert outs[0].tobytes() == made.rows.tobytes()
+    first.finish()
+    second.finish()
+    assert outs[1].tobytes() == made.rows.tobytes()
+
+
+def test_memory_outlives_a_job_that_nobody_finishes() -> None:
+    """What a job writes to is kept until the next one begins, however its owner went away."""
+    made = Made([(64, 8)], (16384,), "uint8")
     rows, out = np.arange(64), np.zeros((64, 16384), np.uint8)
-    with busy._lock:
-        gather.into(rows, [out])
-    assert out.tobytes() == made.rows.tobytes()
-    assert busy._threads == 0
+    gather = made.gather(2)
+    gather.into(rows, [out.copy()])
+    gone = weakref.ref(gather)
+    gather.begin(rows, [out])
+    del gather
+    assert gone() is not None
+    made.gather(2).into(rows, [out.copy()])
+    gc.collect()
+    assert gone() is None
 
 
 def test_without_threads_to_be_had_the_caller_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,13 +133,17 @@ def test_without_threads_to_be_had_the_caller_does_it(monkeypatch: pytest.Monkey
 
 
 def test_a_fork_starts_a_team_of_its_own() -> None:
-    """A process forked while threads are there copies large batches too, and ends."""
+    """A process forked in the middle of a job finishes that one, copies other large batches too, and ends."""
     made = Made([(64, 8)], (16384,), "uint8")
     gather = made.gather(2)
     rows, out = np.arange(64), np.zeros((64, 16384), np.uint8)
     gather.into(rows, [out])
+    out[:] = 0
+    gather.begin(rows, [out])
     child = os.fork()
     if child == 0:
+        gather.finish()
+        assert out.tobytes() == made.rows.tobytes()
         out[:] = 0
         gather.into(rows, [out])
         os._exit(0 if out.tobytes() == made.rows.tobytes() and team.TEAM._threads == 1 else 3)
@@ -124,6 +152,8 @@ def test_a_fork_starts_a_team_of_its_own() -> None:
         assert time.monotonic() < deadline, "the fork does not end"
         time.sleep(0.01)
     assert found[1] == 0
+    gather.finish()
+    assert out.tobytes() == made.rows.tobytes()
 
 
 def test_threads_do_not_keep_a_process_from_ending(tmp_path: Path) -> None:
@@ -144,3 +174,85 @@ def test_threads_do_not_keep_a_process_from_ending(tmp_path: Path) -> None:
 def test_the_control_block_is_as_the_kernel_has_it() -> None:
     """Both halves agree on where things stand."""
     assert (team._WORDS, team._JOB, team._SEMAPHORE) == (team_kernel.WORDS, team_kernel.JOB, team_kernel.SEMAPHORE)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> ps.Dataset:
+    """Return 3,000 rows of 4 KiB."""
+    path = tmp_path_factory.mktemp("rows") / "d"
+    with ps.Writer(path, {"x": ps.Array((1024,), "int32"), "n": ps.Scalar("int64")}) as writer:
+        for number in range(3000):
+            writer.write({"x": np.full(1024, number, np.int32), "n": number})
+    return ps.Dataset(path)
+
+
+def loader_of(dataset: ps.Dataset, threads: int, size: int) -> ps.DataLoader:
+    """Return a shuffled loader without workers that may use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return ps.DataLoader(dataset, size, shuffle=True, output="numpy")
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [200, 333, 3000])
+def test_runs_begun_ahead_are_the_batches_of_one_thread(rows: ps.Dataset, size: int) -> None:
+    """Two epochs through threads that are a run ahead, held or dropped by the consumer, equal those of a loader with one thread, also after a resume."""
+    one, several = loader_of(rows, 1, size), loader_of(rows, 3, size)
+    for _ in range(2):
+        wanted, got = list(one), list(several)
+        assert [batch["n"].tolist() for batch in got] == [batch["n"].tolist() for batch in wanted]
+        assert all((batch["x"] == batch["n"][:, None]).all() for batch in got)
+        assert all((batch["x"] == batch["n"][:, None]).all() for batch in several)
+        list(one)
+    iterator = iter(several)
+    next(iterator)
+    state = several.state_dict()
+    again = loader_of(rows, 2, size)
+    again.load_state_dict(state)
+    assert [batch["n"].tolist() for batch in iterator] == [batch["n"].tolist() for batch in again]
+
+
+def test_two_iterations_over_one_loader_do_not_mix(rows: ps.Dataset) -> None:
+    """Iterations that take turns over one loader, and over another, each with a run begun ahead, deliver their own rows."""
+    loader, other = loader_of(rows, 2, 200), loader_of(rows, 2, 150)
+    iterators = [iter(loader), iter(loader), iter(other)]
+    taken: list[list[int]] = [[], [], []]
+    for _ in range(15):
+        for number, iterator in enumerate(iterators):
+            batch = next(iterator)
+            assert (batch["x"] == batch["n"][:, None]).all()
+            taken[number] += batch["n"].tolist()
+    assert [len(set(one)) for one in taken] == [3000, 3000, 2250]
+
+
+def test_an_iteration_that_is_dropped_leaves_nothing_begun(rows: ps.Dataset) -> None:
+    """A loop that ends early waits for what it had begun, and lets its memory go."""
+    loader = loader_of(rows, 2, 200)
+    for _ in loader:
+        break
+    gc.collect()
+    assert team.TEAM._open == 0
+    assert team.TEAM._alive is None
+
+
+def test_an_error_in_a_run_begun_ahead_comes_in_its_place(rows: ps.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches before a damaged block are delivered, though the run with the damaged one was begun before them."""
+    loader = loader_of(rows, 2, 200)
+    opened = Lookup.block
+
+    def damaged(self: Lookup, shard: int, number: int) -> Any:
+        if number == 1:
+            raise ps.BadData("broken", shard="0")
+        return opened(self, shard, number)
+
+    monkeypatch.setattr(Lookup, "block", damaged)
+    unshuffled = ps.DataLoader(rows, 200, output="numpy")
+    got: list[int] = []
+    with pytest.raises(ps.BadData, match="broken"):
+        got.extend(number for batch in unshuffled for number in batch["n"].tolist())
+    first = int(unshuffled._work.dataset.manifest.shards[0].block_rows)  # type: ignore[union-attr]
+    assert got == list(range(first // 200 * 200))
+    with pytest.raises(ps.BadData, match="broken"):
+        list(loader)

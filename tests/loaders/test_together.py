@@ -139,6 +139,6 @@ def test_what_is_filled_together(numbers: ps.Dataset, rows: ps.Dataset) -> None:
 
     assert together(ps.DataLoader(numbers, batch_size=64)) > 100
     assert together(ps.DataLoader(numbers, batch_size=1)) == 256
-    assert together(ps.DataLoader(numbers, batch_size=60_000)) == 1
+    assert together(ps.DataLoader(numbers, batch_size=600_000)) == 1
     assert together(ps.DataLoader(rows, batch_size=64)) == 1
     assert together(ps.DataLoader(numbers, batch_size=64, transforms={"x": [T.Cast("float64")]})) == 1
