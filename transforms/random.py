@@ -4,7 +4,7 @@ Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 
 random bits. The counter is (sample low, sample high, op number, draw number) and the key is the caller's fold of seed and epoch, so there is
 no state to save, to seed per worker or to advance: any worker draws the same numbers for a sample, in any order and in any batch.
 
-A draw costs one call of a compiled function, well under a microsecond. Refused: one seeded generator per sample (`numpy.random.Philox` takes
+A draw costs one call of a compiled function, about a microsecond. Refused: one seeded generator per sample (`numpy.random.Philox` takes
 10 us to build) and one per worker (its numbers depend on who does the work). `philox_reference` is the same function in plain Python.
 """
 
@@ -35,6 +35,8 @@ def philox_reference(counter: tuple[int, int, int, int], key: tuple[int, int]) -
 philox = Kernel("transforms.random_kernel", "philox", "u8(u8 u8 u8 u8)")
 """The first two words of `philox_reference`, the first one high, for (key, sample, op, draw); compiled."""
 
+_bits = philox.bind()
+
 
 class Random:
     """The draws of one op on one sample: the only randomness an op may use.
@@ -45,7 +47,7 @@ class Random:
         number: the op's place in its chain.
     """
 
-    __slots__ = ("_draw", "_parts", "key", "number", "sample")
+    __slots__ = ("_draw", "key", "number", "sample")
 
     def __init__(self, key: int, sample: int, number: int = 0) -> None:
         """Stand before the first draw of op `number`."""
@@ -53,7 +55,6 @@ class Random:
         self.sample = sample & _MASK64
         self.number = number & _MASK32
         self._draw = 0
-        self._parts = (np.uint64(self.key), np.uint64(self.sample), np.uint64(self.number))
 
     def op(self, number: int) -> Random:
         """Return the draws of another op on the same sample."""
@@ -63,7 +64,8 @@ class Random:
         """Return 64 random bits; each call is one draw."""
         draw = self._draw
         self._draw = draw + 1
-        return int(philox(*self._parts, np.uint64(draw)))
+        found: int = _bits(self.key, self.sample, self.number, draw)
+        return found
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """Return a number in [low, high) with 53 random bits."""
