@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import BadData
 from ..fields import Field
 from ..metrics import WorkTimes
 from ..transforms.base import Ragged
@@ -85,8 +86,11 @@ def _each(chain: Chain, places: Sequence[Place], key: int, outs: Sequence[npt.ND
     began = perf_counter_ns()
     decode_ns = transform_ns = 0
     for place, out in zip(places, outs, strict=True):
-        with place.blame(chain.name):
+        try:
             decoding, transforming = chain.run(place.columns[chain.name].row(place.offset), key, place.sample, out)
+        except BadData:
+            with place.blame(chain.name):  # here, since entering it costs two microseconds a sample
+                raise
         decode_ns += decoding
         transform_ns += transforming
     return WorkTimes(read_ns=perf_counter_ns() - began - decode_ns - transform_ns, decode_ns=decode_ns, transform_ns=transform_ns)

@@ -12,7 +12,7 @@ equals it bit for bit. Cost of a sample: one decode, one read of the decoded pix
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
@@ -265,7 +265,7 @@ class _Work:
         found = decode_region(self._value, factor, box, (-(-header.height // factor), -(-header.width // factor)), buffer)
         if found is None:
             return None
-        return found.pixels, replace(self.view, source=(top - first * factor, left - found.left * factor, height, width))
+        return found.pixels, self.view._replace(source=(top - first * factor, left - found.left * factor, height, width))
 
 
 def given_of(field: Field) -> Given:

@@ -8,7 +8,8 @@ decoded, since it knows how large the part it needs will be in the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 Box = tuple[int, int, int, int]
 """Top, left, height, width."""
@@ -54,8 +55,7 @@ class Flip:
 Step = Crop | Scale | Flip
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """One pass over an image: crop, then scale, then window, then flip.
 
     Attributes:
@@ -89,13 +89,13 @@ class View:
     def then(self, step: Step) -> View | None:
         """Return the view with `step` behind it, or None when the view has to be carried out first."""
         if isinstance(step, Flip):
-            return replace(self, flipped=not self.flipped)
+            return self._replace(flipped=not self.flipped)
         if isinstance(step, Scale):
             if (step.height, step.width) == self.size:
                 return self
             if self.scaled or self.windowed or self.flipped:
                 return None
-            return replace(self, scale=(step.height, step.width), window=(0, 0, step.height, step.width), scaled=True)
+            return self._replace(scale=(step.height, step.width), window=(0, 0, step.height, step.width), scaled=True)
         return self._cropped(step)
 
     def _cropped(self, step: Crop) -> View | None:
@@ -105,11 +105,11 @@ class View:
             left = self.size[1] - left - width
         if inside and not self.scaled and not self.windowed:
             source = (self.source[0] + top, self.source[1] + left, height, width)
-            return replace(self, source=source, scale=(height, width), window=(0, 0, height, width))
+            return self._replace(source=source, scale=(height, width), window=(0, 0, height, width))
         if not inside and self.windowed:
             return None
         window = (self.window[0] + top, self.window[1] + left, height, width)
-        return replace(self, window=window, windowed=True, fill=self.fill if inside else step.fill)
+        return self._replace(window=window, windowed=True, fill=self.fill if inside else step.fill)
 
     def factor(self) -> int:
         """Return the largest reduction at which a decoded JPEG still has the pixels that the resized part needs, with a `MARGIN`."""
