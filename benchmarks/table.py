@@ -26,6 +26,7 @@ import penstock
 from . import harness
 from .chart import chart
 from .harness import Config, Run
+from .overview import overview
 from .report import SETTING, best_settings, gathered, key, markdown, ratios_of, rows_of
 from .rivals.registry import ALL, LOADERS, Loader
 from .rivals.samples import BATCH
@@ -241,7 +242,7 @@ def main() -> None:
         asked.png.parent.mkdir(parents=True, exist_ok=True)
         chart(found).save(asked.png)
     if asked.markdown:
-        asked.markdown.write_text(markdown(found), encoding="utf-8")
+        asked.markdown.write_text(overview(found) + "\n" + markdown(found), encoding="utf-8")
     print(f"{time.time() - began:.0f} s")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import chart, harness, report, table
+from benchmarks import chart, harness, overview, report, table
 from benchmarks.harness import Run
 from benchmarks.rivals import install
 from benchmarks.rivals.registry import LOADERS, Loader
@@ -142,6 +142,30 @@ def test_absences_are_in_the_markdown(measured: list[dict[str, Any]], campaign: 
     table.measure(campaign, "W4", FAKES)
     text = report.markdown(table.result(campaign, ["W4"], FAKES))
     assert "| gone | - | absent | its environment is not made: make rivals |" in text
+    assert measured
+
+
+def test_the_overview_has_each_loader_once_and_every_loss(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """One line a loader, ours first; what is ahead of ours, in rate, first batch or memory, is among the losses, and a limit is not."""
+    table.measure(campaign, "W4", FAKES)
+    found = table.result(campaign, ["W4"], FAKES)
+    text = overview.overview(found)
+    lines = text.splitlines()
+    assert lines[0] == "| samples/s, at the best number of workers | W4 |"
+    assert lines[2].startswith("| ours | 1,")
+    assert sum(line.startswith("| fast rival |") for line in lines) == 1
+    assert "| gone | absent |" in lines
+    part = found["workloads"]["W4"]
+    faster = next(row for row in part["best"] if row["family"] == "shards")
+    faster["samples_per_s"] = 1e9
+    part["ratios"]["peak memory, 0 workers, over torch's"] = {"ratio": 1.21, "against": "torch"}
+    part["ratios"]["time to first batch, 0 workers, over torch's"] = {"ratio": 1.004, "against": "torch"}
+    losses = overview.overview(found).partition("where we lose")[2]
+    assert f"| W4: rate | 0.00 | {faster['loader']} ({faster['workers']}) |" in losses
+    assert "| W4: peak memory, 0 workers, over torch's | 1.21 | torch |" in losses
+    assert "first batch" not in losses
+    assert "limit" not in losses
+    assert f"**1,000,000,000 ({faster['workers']})**" in overview.overview(found)
     assert measured
 
 

@@ -1,0 +1,87 @@
+"""The side-by-side table on one page: the best of each loader on each workload, our ratios, and every row that we lose.
+
+Pure functions on the JSON of a campaign, for the README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Found = Mapping[str, Any]
+"""What `table.result` returns."""
+
+RATIOS = {
+    "best loader of shards or files": "the best loader of shards or files",
+    "best of torch over one memory map": "the best of torch over one memory map",
+    "torch over one memory map, both with 2 workers": "the same, both with 2 workers",
+    "limit: whole images decoded": "the limit, whole images decoded",
+    "limit: regions decoded": "the limit, regions decoded",
+    "limit: fused kernel": "the limit, fused kernel",
+    "limit: gather": "the limit, a gather in one process",
+}
+"""The ratios that are told, and how."""
+
+
+def overview(found: Found) -> str:
+    """Return the rates, the ratios and the losses as markdown tables."""
+    return "\n".join([*_rates(found), "", *_ratios(found), "", *_losses(found), ""])
+
+
+def _head(first: str, found: Found) -> list[str]:
+    workloads = list(found["workloads"])
+    return [f"| {first} | {' | '.join(workloads)} |", "|---|" + "---|" * len(workloads)]
+
+
+def _rates(found: Found) -> list[str]:
+    """Return samples a second of each loader at its best setting; bold where it is ahead of ours, which no limit counts as."""
+    parts = found["workloads"].values()
+    families = {row["loader"]: row["family"] for part in parts for row in part["rows"]}
+    names = [*families, *dict.fromkeys(name for part in parts for name in part["absent"] if name not in families)]
+    order = sorted(names, key=lambda name: {"ours": 0, "limit": 2}.get(families.get(name, "shards"), 1))
+    lines = _head("samples/s, at the best number of workers", found)
+    for name in order:
+        cells = [_rate(part, name) for part in parts]
+        if any(cell != "-" for cell in cells):
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _ours(part: Found) -> float:
+    return max((row["samples_per_s"] for row in part["best"] if row["family"] == "ours"), default=0.0)
+
+
+def _rate(part: Found, name: str) -> str:
+    for row in part["best"]:
+        if row["loader"] == name:
+            told = f"{row['samples_per_s']:,.0f} ({row['workers']})"
+            ahead = row["family"] in ("shards", "memmap") and row["samples_per_s"] > _ours(part)
+            return f"**{told}**" if ahead else told
+    return "absent" if name in part["absent"] else "-"
+
+
+def _ratios(found: Found) -> list[str]:
+    lines = _head("Penstock over", found)
+    for name, told in RATIOS.items():
+        cells = [f"{part['ratios'][name]['ratio']:.2f}" if name in part["ratios"] else "-" for part in found["workloads"].values()]
+        if any(cell != "-" for cell in cells):
+            lines.append(f"| {told} | {' | '.join(cells)} |")
+    return lines
+
+
+def _losses(found: Found) -> list[str]:
+    """Return every comparison in which we are behind: rates, first batches and memory, the latter two over the best of torch's ways."""
+    lines = ["| where we lose | ratio | against |", "|---|---|---|"]
+    for workload, part in found["workloads"].items():
+        ours = _ours(part)
+        lines += [
+            f"| {workload}: rate | {ours / row['samples_per_s']:.2f} | {row['loader']} ({row['workers']}) |"
+            for row in part["best"]
+            if row["family"] in ("shards", "memmap") and row["samples_per_s"] > ours
+        ]
+        lines += [
+            f"| {workload}: {name} | {ratio['ratio']:.2f} | {ratio['against']} |"
+            for name, ratio in part["ratios"].items()
+            if name.startswith(("time to first batch", "peak memory")) and round(ratio["ratio"], 2) > 1
+        ]
+    return lines if len(lines) > 2 else ["We lose nowhere."]
