@@ -276,9 +276,10 @@ class Bound:
 
     def __call__(self, *numbers: int) -> Any:
         """Run the kernel."""
-        if self._variant.call is None:
+        variant = self._variant
+        if variant.call is None:
             self._load()
-        return self._variant.run(self._head + self._rest.pack(*numbers))
+        return variant.run(self._head + self._rest.pack(*numbers))
 
     def entry(self) -> int:
         """Return the address of the machine code: a function of the addresses of `arguments` and of 64 bits for the result, which returns an int32."""

@@ -41,7 +41,7 @@ class LoaderStats:
         batches: batches delivered.
         elapsed_s: wall clock from the start of the epoch to its last delivery.
         wait_s: time the consumer spent waiting inside `next()`.
-        read_s: time workers spent reading, summed over workers.
+        read_s: time workers spent reading, summed over workers; of threads that copy ahead, what was waited for.
         decode_s: time workers spent decoding, summed over workers.
         transform_s: time workers spent transforming, summed over workers.
         copied_batches: batches handed over as a copy because the consumer still held the slots.

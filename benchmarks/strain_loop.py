@@ -106,7 +106,7 @@ def consumer(config: dict[str, Any]) -> dict[str, Any]:
         batches += 1
     step_s = max(SLACK * (time.perf_counter() - began) / batches, LEAST_STEP_S)
     waiting, longest_s, steps = paced(iter(loader), step_s)
-    present, _, _ = paced(ready(next(iter(loader)), steps), step_s)
+    present, _, _ = paced(ready(next(iter(loader)), steps + 1), step_s)
     loader.close()
     return {"waiting": waiting, "waiting_when_ready": present, "step_s": step_s, "longest_wait_s": longest_s, "steps": steps}
 

@@ -1,7 +1,7 @@
 """Fills rows of a batch: positions to rows, rows to bytes, bytes through the chains, results into the memory they are read from.
 
 The same code runs inline and in every worker; what differs is the `Sink` that says where results go. It keeps no state between calls but
-opened shards: any call may be repeated, by any process, and writes the same bytes. It never allocates a batch and never copies one.
+opened shards, and the tables of the run that was begun last: any run may be repeated, by any process, and writes the same bytes. It never allocates a batch and never copies one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .window_gather import WindowGather, WindowLookup
 from .work import VALID, Work
 
 
-class _Begun(NamedTuple):
+class Begun(NamedTuple):
     """What was begun: the epoch, its rows, where their fixed columns go, the rest of the batch, and the nanoseconds it took so far."""
 
     epoch: int
@@ -41,8 +41,6 @@ class Filler:
     def __init__(self, work: Work, *, threads: int = 1) -> None:
         """Prepare the gather tables; no shard is opened yet. So many threads may copy a large batch."""
         self._work = work
-        self._threads = threads
-        self._begun: _Begun
         fields = work.dataset.fields
         self._count = len(work.dataset)
         self._order = order.Order(n=self._count, seed=work.seed, shuffle=work.shuffle)
@@ -61,16 +59,15 @@ class Filler:
             BadData: a row cannot be read or transformed; names shard, row and column.
             WorkerFailed: the user's function raised.
         """
-        self.begin(epoch, positions, sink)
-        return self.finish()
+        return self.finish(self.begin(epoch, positions, sink))
 
     @property
     def ahead(self) -> bool:
         """Whether other threads work between `begin` and `finish`."""
-        return self._threads > 1 and self._gather is not None and self._work.steps is None and not self._locates
+        return self._gather is not None and self._gather.shared and self._work.steps is None and not self._locates
 
-    def begin(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> None:
-        """Begin to do what `fill` does; what was begun before must be finished."""
+    def begin(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> Begun:
+        """Begin to do what `fill` does, and return what `finish` needs; one run at a time."""
         began = perf_counter_ns()
         sink.stage(Stage.READ)
         work, count = self._work, self._count
@@ -80,19 +77,19 @@ class Filler:
         values = {name: self._room(name, len(rows)) if name in self._chained else sink.fixed(name) for name in self._fixed}
         if self._gather is not None:
             self._gather.begin(rows, [values[name] for name in self._gathered], streams=sink.far and not self._chained)
-        self._begun = _Begun(epoch, rows, values, sink, perf_counter_ns() - began)
+        return Begun(epoch, rows, values, sink, perf_counter_ns() - began)
 
-    def finish(self) -> WorkTimes:
-        """Do what is left of what was begun.
+    def finish(self, begun: Begun) -> WorkTimes:
+        """Do what is left of what was begun last; doing so again changes nothing.
 
         Raises:
             BadData: a row cannot be read or transformed; names shard, row and column.
             WorkerFailed: the user's function raised.
         """
         began = perf_counter_ns()
-        epoch, rows, values, sink, spent_ns = self._begun
+        epoch, rows, values, sink, spent_ns = begun
         if self._gather is not None:
-            self._gather.finish()
+            self._gather.finish(rows, [values[name] for name in self._gathered])
         places = self._lookup.places(rows) if self._locates else []
         for name in self._placed:
             for index, place in enumerate(places):

@@ -1,4 +1,4 @@
-"""Copies rows of fixed columns from mapped shards into a batch: one kernel call a batch, no Python per row.
+"""Copies rows of fixed columns from mapped shards into a batch: a kernel call for a batch, or for each part of a large one; no Python per row.
 
 A table holds the address of every block that was opened; a row's block is found in a second table, and its bytes are copied, those of all columns
 in one pass. A block that is not open yet stops the kernel, is opened, and the kernel goes on. Only columns whose blocks are views of a mapped file
@@ -22,7 +22,7 @@ from ..jit import Held, Kernel
 from ..shards.columns import FixedColumn
 from ..shards.manifest import Manifest
 from .lookup import Lookup
-from .team import Spread
+from .team import TEAM, Spread
 
 MAX_BLOCKS = 2**22
 """A dataset with more blocks is taken row by row: the tables would need 100 MiB."""
@@ -34,7 +34,7 @@ _AHEAD = 32
 """Cache lines that are asked for before they are copied: more than a core can wait for at once only keep it waiting."""
 
 _WORD = 8
-"""Bytes; rows that lie at multiples of it are copied word by word."""
+"""Bytes; narrow rows that lie at multiples of it are copied word by word."""
 
 _WIDE = 4096
 """Bytes of a row from which on C's `memcpy` copies it: it knows what this processor does best with many."""
@@ -69,7 +69,6 @@ class Gather:
         head = (Held(self._firsts), Held(guide), shift, *map(Held, (self._addresses, widths, self._units, self._outs)))
         self._spread = Spread(lambda: _gather.bind(*head, Held(np.empty((len(fields), _AHEAD), np.uint64)), ahead), 3, threads)
         self._views: list[npt.NDArray[Any]] = []
-        self._todo: tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[Any]]] = (np.empty(0, np.int64), ())
 
     @staticmethod
     def suits(manifest: Manifest) -> bool:
@@ -84,20 +83,24 @@ class Gather:
         With `streams` what is too large for a core's own cache goes past all caches, for a reader on another core, later.
         """
         self.begin(rows, outs, streams=streams)
-        self.finish()
+        self.finish(rows, outs)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other threads work between `begin` and `finish`."""
+        return self._spread.shared
 
     def begin(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]], *, streams: bool = False) -> None:
         """Begin to do what `into` does, and leave it to other threads, if there are any."""
-        self._todo = rows, outs
+        TEAM.settle()  # an iteration that was interrupted may have left a job that reads these tables
         for column, out in enumerate(outs):
             self._outs[column] = address = out.ctypes.data
             far = streams and out.nbytes >= _STREAM_BYTES and not (address % _LINE or self._widths[column] % _LINE)
             self._units[column] = _LINE if far else 1 if address % _WORD else self._near[column]
-        self._spread.begin((self, self._todo), sum([out.nbytes for out in outs]), rows.ctypes.data, rows.size)
+        self._spread.begin((self, rows, outs), sum([out.nbytes for out in outs]), rows.ctypes.data, rows.size)
 
-    def finish(self) -> None:
-        """Do what is left of what was begun last."""
-        rows, outs = self._todo
+    def finish(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]]) -> None:
+        """Do what is left of what was begun last, with the same arrays."""
         at, call = rows.ctypes.data, self._spread.call
         for begin, end in self._spread.left():
             done = begin

@@ -82,8 +82,8 @@ def gather(
     """Copy every column of the rows from number `begin` of the `count` at address `at` on to addresses `outs[column]` + i * `widths[column]`.
 
     `firsts` holds the first row of each block and the number of rows, `guide` the block of every row that is a multiple of 2**`shift`, and last the
-    last block. `units[column]` is 8 where rows lie at multiples of eight bytes and are copied word by word, which beats `memcpy` for narrow
-    rows and for wide ones, and 64 where they are copied by cache lines and past the caches. Returns how many are done: fewer than all when a block
+    last block. `units[column]` is 8 where rows lie at multiples of eight bytes and are copied word by word, which is
+    for narrow ones, 1 where `memcpy` copies them, and 64 where they are copied by cache lines and past the caches. Returns how many are done: fewer than all when a block
     is not open.
 
     A row is located, and its memory asked for, `ahead` rows before it is copied; `sources` holds that many addresses for each column, rounded up to a

@@ -1,12 +1,13 @@
 """The reference loader: the plan carried out in this process, into arrays that are made for it.
 
-Every other path must give the same bits. It is also what `num_workers=0` runs: no process, no shared memory, nothing to clean up.
+Every other path must give the same bits. It is also what `num_workers=0` runs: no process and no shared memory, though threads may copy large runs.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, final
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..errors import PenstockError, WorkerFailed
 from ..metrics import WorkTimes
 from .batch import Batch, Bytes, Ragged, fixed_view, offsets_of, parted
 from .engine import Delivered, Engine
-from .fill import Filler
+from .fill import Begun, Filler
 from .plan import Plan, Run
 from .ring import Stage, lease
 from .sink import Sink
@@ -121,28 +122,25 @@ class Filling:
     """A run of batches that is being filled; other threads may be at it until its result is asked for."""
 
     def __init__(self, filler: Filler, sink: OwnArrays, epoch: int, run: Run) -> None:
-        """Begin."""
+        """Begin; an error is kept for `result`."""
         self._filler, self._sink, self._run = filler, sink, run
+        self._begun: Begun | None = None
         self._made: tuple[list[Batch], WorkTimes] | None = None
         self._error: PenstockError | None = None
-        filler.begin(epoch, run.positions(), sink)
+        with self._keeping_errors():
+            self._begun = filler.begin(epoch, run.positions(), sink)
 
     def settle(self) -> None:
-        """Finish, if that was not done yet; an error is kept for `result`. A filler does one thing at a time: the next may begin after this."""
-        if self._made or self._error:
+        """Finish, if that was not done yet. A filler does one thing at a time: the next may begin after this."""
+        if self._begun is None:
             return
-        try:
-            times = self._filler.finish()
+        with self._keeping_errors():
+            times = self._filler.finish(self._begun)
             self._made = parted(self._sink.batch(), self._run), times
-        except PenstockError as error:
-            self._error = error
-        except Exception as error:  # noqa: BLE001  (whatever an op of the user's raises)
-            stage = self._sink.now
-            self._error = WorkerFailed(f"{type(error).__name__} in stage {stage!r}: {error}", stage=stage)
-            self._error.__cause__ = error
+        self._begun = None
 
     def result(self) -> tuple[list[Batch], WorkTimes]:
-        """Return the batches, and where the time went. Several share their memory, and hold fixed columns only.
+        """Return the batches, and where the time went; asked for once. Several share their memory, and hold fixed columns only.
 
         Raises:
             PenstockError: a row is bad, or what is no `PenstockError` was raised: then it is the cause of a `WorkerFailed`, as from a worker.
@@ -151,8 +149,20 @@ class Filling:
         if self._error is not None:
             raise self._error
         assert self._made is not None
-        made, self._made = self._made, ([], self._made[1])  # memory goes with its batches
+        made = self._made
+        del self._made, self._sink  # memory goes with its batches
         return made
+
+    @contextmanager
+    def _keeping_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except PenstockError as error:
+            self._error = error
+        except Exception as error:  # noqa: BLE001  (whatever an op of the user's raises)
+            stage = self._sink.now
+            self._error = WorkerFailed(f"{type(error).__name__} in stage {stage!r}: {error}", stage=stage)
+            self._error.__cause__ = error
 
 
 def fill_run(filler: Filler, sink: OwnArrays, epoch: int, run: Run) -> tuple[list[Batch], WorkTimes]:
@@ -176,8 +186,8 @@ class InlineEngine(Engine):
     def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
         """Yield batches in arrays of their own, or, when they are small and cheap, several at a time in arrays that they share."""
         runs = plan.runs(start, self._work.together(plan.batch_size))
+        following: Filling | None = None
         try:
-            following = self._begin(epoch, runs[0]) if len(runs) else None
             for number in range(len(runs)):
                 run, filling = runs[number], following or self._begin(epoch, runs[number])
                 following = None
@@ -189,8 +199,8 @@ class InlineEngine(Engine):
                     yield from self._one_by_one(epoch, run)
                     continue
                 if number + 1 < len(runs) and self._goes_ahead(runs[number + 1]):
-                    following = self._begin(epoch, runs[number + 1])
-                del filling
+                    with suppress(MemoryError):  # it is tried again in its turn
+                        following = self._begin(epoch, runs[number + 1])
                 yield Delivered(batches, run.size, times)
         finally:
             if following is not None:
@@ -226,4 +236,7 @@ class InlineEngine(Engine):
 
     def close(self) -> None:
         """Let go of memory that is not in use."""
+        if self._filling is not None:
+            self._filling.settle()
+        self._filling = None
         self._reused = Reused()

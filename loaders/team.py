@@ -1,8 +1,8 @@
-"""Threads that share the calls of a kernel: a large batch that is gathered in this process is copied by as many cores as torch may use.
+"""Threads that share the calls of a kernel: large batches that are gathered in this process are copied by as many cores as torch may use.
 
-A job is begun, and finished some time later by whoever began it; meanwhile this thread may deliver what was copied before. There is one team a process. Its threads live in machine code (`team_kernel`), where they take part in one job after another without Python's lock, and
-between jobs look for the next one, and then sleep. They are started when they are first of use and end with the process, as those of OpenMP do; a
-fork starts its own.
+A job is begun, and finished some time later by whoever began it; meanwhile this thread may deliver what was copied before. There is one team a
+process. Its threads live in machine code (`team_kernel`), where they take part in one job after another without Python's lock, and between jobs look
+for the next one, and then sleep. They are started when they are first of use and end with the process, as those of OpenMP do; a fork starts its own.
 
 Refused: an executor of Python's threads. Copying a batch of 3 MB takes a core 340 us, two cores without a word 170, this team 190, and an executor 250.
 """
@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from ..jit import Bound, Kernel
 
@@ -50,11 +49,11 @@ class Team:
 
     def forget(self) -> None:
         """Begin anew, in a process just forked: threads do not come along, and may have been in the middle of a job, which is lost."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may close an iterator, which finishes its job, in the middle of what is done here
         self._threads = self._open = 0
         self._lost = self._jobs
         self._alive: object = None
-        self._control = np.zeros(_WORDS, np.int64)
+        self._block: _Block | None = None
 
     def begin(self, job: tuple[int, int, int, int, int], threads: int, alive: object) -> int:
         """Open a job for all threads but this one, and return its number.
@@ -64,44 +63,64 @@ class Team:
         finished, whatever becomes of who began it.
         """
         with self._lock:
-            if self._open:
-                self._end()
-            if self._threads < threads - 1:
-                self._have(threads - 1)
-            self._control[_JOB : _JOB + 5] = job
+            self.settle()
+            block = self._block = self._block or _Block()
+            while self._threads < threads - 1:
+                self._threads += 1
+                with contextlib.suppress(RuntimeError):  # it is not to be had, and not asked for again: the others, or this one alone, do the work
+                    threading.Thread(target=block.serve, name=f"penstock-team-{self._threads}", daemon=True).start()
             self._jobs += 1
             self._alive, self._open = alive, self._jobs
-            self._call_begin(self._jobs)
+            block.begin(job, self._jobs)
             return self._jobs
 
     def finish(self, number: int) -> bool:
-        """Help with what is left of a job and return when all of it is done; return False when it was lost in a fork."""
+        """Help with what is left of a job and return when all of it is done; return False when it was lost in a fork.
+
+        It waits for threads that are in the middle of a part, and has no deadline for that: they copy memory, and what they wait for, such as a page of
+        a file on a dead mount, this thread would wait for too.
+        """
         with self._lock:
             if self._open == number:
-                self._end()
+                self.settle()
             return number > self._lost
 
-    def _end(self) -> None:
-        self._call_finish()
-        self._open, self._alive = 0, None
+    def settle(self) -> None:
+        """Finish the job that is open, if there is one, whoever began it."""
+        if not self._open:
+            return
+        with self._lock:
+            if self._open and self._block is not None:
+                self._block.finish()
+            self._open, self._alive = 0, None
 
-    def _have(self, threads: int) -> None:
-        """Start threads that are missing."""
-        address = self._control.ctypes.data
-        if not self._threads:
-            libc = ctypes.CDLL(None)
-            self._functions = [ctypes.cast(f, ctypes.c_void_p).value or 0 for f in (libc.sem_wait, libc.sem_post, libc.sched_yield)]
-            libc.sem_init(ctypes.c_void_p(address + 8 * _SEMAPHORE), 0, 0)
-            self._call_begin, self._call_finish = _begin.bind(address, self._functions[1]), _finish.bind(address, self._functions[2])
-            _serve.load()  # here, and not in several threads at once
-        while self._threads < threads:
-            self._threads += 1
-            with contextlib.suppress(RuntimeError):  # no more threads are to be had: the others, or this one alone, do the work
-                threading.Thread(target=self._live, args=(self._control,), name=f"penstock-team-{self._threads}", daemon=True).start()
 
-    def _live(self, control: npt.NDArray[np.int64]) -> None:
-        wait, _, relax = self._functions
-        _serve(control.ctypes.data, wait, relax, _PATIENCE)
+class _Block:
+    """A control block, and the kernels bound to it."""
+
+    def __init__(self) -> None:
+        """Have all machine code ready: here, and not in several threads at once."""
+        libc = ctypes.CDLL(None)
+        self._words = np.zeros(_WORDS, np.int64)
+        address = self._words.ctypes.data
+        wait, wake, relax = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (libc.sem_wait, libc.sem_post, libc.sched_yield))
+        libc.sem_init(ctypes.c_void_p(address + 8 * _SEMAPHORE), 0, 0)
+        self._begin, self._finish = _begin.bind(address, wake), _finish.bind(address, relax)
+        self._serve = _serve.bind(address, wait, relax, _PATIENCE)
+        self._serve.entry()
+
+    def begin(self, job: tuple[int, int, int, int, int], number: int) -> None:
+        """Open a job."""
+        self._words[_JOB : _JOB + 5] = job
+        self._begin(number)
+
+    def finish(self) -> None:
+        """Carry out what is left of the job, and close it."""
+        self._finish()
+
+    def serve(self) -> None:
+        """Take part in jobs for ever."""
+        self._serve()
 
 
 TEAM = Team()
@@ -116,8 +135,10 @@ class Spread:
     def __init__(self, bind: Callable[[], Bound], numbers: int, threads: int) -> None:
         """Prepare; `bind` returns the kernel, with scratch of its own, to be called with so many numbers: address, end and beginning of rows, others."""
         self.call = bind()
+        self.shared = threads > 1
+        """Whether other threads work between `begin` and `left`."""
         self._threads = min(threads, MOST)
-        self._calls = [bind() for _ in range(PARTS if threads > 1 else 0)]
+        self._calls = [bind() for _ in range(PARTS if self.shared else 0)]
         self._words = np.array([np.frombuffer(call.arguments(*[0] * numbers), np.int64) for call in self._calls])
         self._numbers = self._words[..., -numbers:]
         self._done = np.zeros(PARTS, np.int64)
@@ -128,7 +149,7 @@ class Spread:
     def begin(self, alive: tuple[object, ...], size: int, at: int, count: int, *others: int) -> None:
         """Have the team call the kernel over `count` rows of `size` bytes together, if they are large; `alive` holds their memory on either side."""
         self._count, self._job = count, 0
-        if size < LEAST_BYTES or not self._calls or count < PARTS:
+        if not self.shared or size < LEAST_BYTES or count < PARTS:
             return
         if count != self._cut_for:
             bounds = np.arange(PARTS + 1) * count // PARTS

@@ -1,4 +1,4 @@
-"""Copies windows of tokens from mapped shards into a batch: one kernel call a batch, no Python per window.
+"""Copies windows of tokens from mapped shards into a batch: a kernel call for a batch, or for each part of a large one; no Python per window.
 
 A table holds the address of every block that was opened; a block that is not open yet stops the kernel, is opened, and the kernel goes on. Blocks
 that are memory of their own (tars, compressed files) are taken window by window, by `TokenWindows.row`, which this equals.
@@ -16,7 +16,7 @@ from ..jit import Held, Kernel
 from ..shards.columns import FixedColumn
 from ..shards.windows import TokenWindows
 from .lookup import Place
-from .team import Spread
+from .team import TEAM, Spread
 
 _STORED = ("u1", "u2", "u4", "i4", "i8")
 _MADE = ("i4", "i8")
@@ -39,7 +39,6 @@ class WindowGather:
         self._windows = windows
         self._addresses = np.zeros(max(len(windows.blocks), 1), np.uint64)
         self._views: list[npt.NDArray[Any]] = []
-        self._todo: tuple[npt.NDArray[np.int64], npt.NDArray[Any]] = (np.empty(0, np.int64), np.empty(0))
         self._quick = (np.dtype(stored).str[1:], np.dtype(made).str[1:]) in _PAIRS
         if self._quick:
             held = [*map(Held, (np.empty(1, stored), np.empty(1, made), windows.firsts, self._addresses))]
@@ -52,21 +51,26 @@ class WindowGather:
             BadData: a block is damaged; names shard, row and column.
         """
         self.begin(rows, outs)
-        self.finish()
+        self.finish(rows, outs)
 
-    def begin(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]], **_: bool) -> None:
-        """Begin to do what `into` does, and leave it to other threads, if there are any. How rows are best stored makes no difference to windows."""
-        self._todo = rows, outs[0]
+    @property
+    def shared(self) -> bool:
+        """Whether other threads work between `begin` and `finish`."""
+        return self._quick and self._spread.shared
+
+    def begin(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]], *, streams: bool = False) -> None:  # noqa: ARG002  (as `Gather` has it)
+        """Begin to do what `into` does, and leave it to other threads, if there are any. Windows always go through the caches."""
+        TEAM.settle()  # an iteration that was interrupted may have left a job that reads these tables
         if self._quick:
-            self._spread.begin((self, self._todo), outs[0].nbytes, rows.ctypes.data, rows.size, outs[0].ctypes.data)
+            self._spread.begin((self, rows, outs), outs[0].nbytes, rows.ctypes.data, rows.size, outs[0].ctypes.data)
 
-    def finish(self) -> None:
-        """Do what is left of what was begun last.
+    def finish(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]]) -> None:
+        """Do what is left of what was begun last, with the same arrays.
 
         Raises:
             BadData: a block is damaged; names shard, row and column.
         """
-        rows, out = self._todo
+        (out,) = outs
         at, to = rows.ctypes.data, out.ctypes.data
         for begin, end in self._spread.left() if self._quick else [(0, rows.size)]:
             done = begin

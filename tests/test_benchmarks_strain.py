@@ -59,6 +59,8 @@ def test_every_question_has_its_answer(tmp_path: Path) -> None:
         "epochs": grown,
     }
     runs = {name: [run_of(**told)] * 3 for name in configs}
+    runs["consumer of rows, 1 workers"] = [run_of(**{**told, "waiting": 0.03, "waiting_when_ready": 0.025})] * 3
+    runs["consumer of rows, 2 workers"] = [run_of(**{**told, "waiting": 0.03, "waiting_when_ready": 0.01})] * 3
     runs["uneven samples, 2 workers"] = [run_of(**{**told, "samples_per_s": 90.0, "order": 8})] * 3
     found = {question: good for question, _, good in strain.answers(runs, 2_000_000)}
     bad = [question for question, good in found.items() if not good]
@@ -66,6 +68,7 @@ def test_every_question_has_its_answer(tmp_path: Path) -> None:
     assert [question.partition(",")[0] for question in bad] == [
         "rate with slow samples over their share of the work",
         "order with slow samples",
+        "waiting of a slow consumer of rows",
         "growth over 20 epochs of images",
         "growth over 20 epochs of images",
     ]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.jit import Bound
-from penstock.loaders import team, team_kernel
+from penstock.loaders import inline, team, team_kernel
 from penstock.loaders.lookup import Lookup
 from penstock.loaders.team import LEAST_BYTES, PARTS, Spread, Team
 from penstock.loaders.window_gather import WindowGather
@@ -96,8 +96,8 @@ def test_beginning_a_job_finishes_the_one_that_is_open() -> None:
     first.begin(rows, [outs[0]])
     second.begin(rows, [outs[1]])
     assert outs[0].tobytes() == made.rows.tobytes()
-    first.finish()
-    second.finish()
+    first.finish(rows, [outs[0]])
+    second.finish(rows, [outs[1]])
     assert outs[1].tobytes() == made.rows.tobytes()
 
 
@@ -142,17 +142,21 @@ def test_a_fork_starts_a_team_of_its_own() -> None:
     gather.begin(rows, [out])
     child = os.fork()
     if child == 0:
-        gather.finish()
-        assert out.tobytes() == made.rows.tobytes()
-        out[:] = 0
-        gather.into(rows, [out])
-        os._exit(0 if out.tobytes() == made.rows.tobytes() and team.TEAM._threads == 1 else 3)
+        code = 3
+        try:
+            gather.finish(rows, [out])
+            first = out.tobytes() == made.rows.tobytes()
+            out[:] = 0
+            gather.into(rows, [out])
+            code = 0 if first and out.tobytes() == made.rows.tobytes() and team.TEAM._threads == 1 else 4
+        finally:
+            os._exit(code)
     deadline = time.monotonic() + 20
     while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
         assert time.monotonic() < deadline, "the fork does not end"
         time.sleep(0.01)
     assert found[1] == 0
-    gather.finish()
+    gather.finish(rows, [out])
     assert out.tobytes() == made.rows.tobytes()
 
 
@@ -186,12 +190,12 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> ps.Dataset:
     return ps.Dataset(path)
 
 
-def loader_of(dataset: ps.Dataset, threads: int, size: int) -> ps.DataLoader:
-    """Return a shuffled loader without workers that may use so many threads."""
+def loader_of(dataset: ps.Dataset, threads: int, size: int, *, shuffle: bool = True) -> ps.DataLoader:
+    """Return a loader without workers that may use so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return ps.DataLoader(dataset, size, shuffle=True, output="numpy")
+        return ps.DataLoader(dataset, size, shuffle=shuffle, output="numpy")
     finally:
         torch.set_num_threads(before)
 
@@ -231,6 +235,7 @@ def test_an_iteration_that_is_dropped_leaves_nothing_begun(rows: ps.Dataset) -> 
     """A loop that ends early waits for what it had begun, and lets its memory go."""
     loader = loader_of(rows, 2, 200)
     for _ in loader:
+        assert team.TEAM._open > 0
         break
     gc.collect()
     assert team.TEAM._open == 0
@@ -248,7 +253,7 @@ def test_an_error_in_a_run_begun_ahead_comes_in_its_place(rows: ps.Dataset, monk
         return opened(self, shard, number)
 
     monkeypatch.setattr(Lookup, "block", damaged)
-    unshuffled = ps.DataLoader(rows, 200, output="numpy")
+    unshuffled = loader_of(rows, 2, 200, shuffle=False)
     got: list[int] = []
     with pytest.raises(ps.BadData, match="broken"):
         got.extend(number for batch in unshuffled for number in batch["n"].tolist())
@@ -256,3 +261,74 @@ def test_an_error_in_a_run_begun_ahead_comes_in_its_place(rows: ps.Dataset, monk
     assert got == list(range(first // 200 * 200))
     with pytest.raises(ps.BadData, match="broken"):
         list(loader)
+
+
+def test_a_collector_in_the_middle_of_a_job_may_finish_it() -> None:
+    """What closes an iterator while the team's lock is held by the same thread, as garbage collection does, does not wait for ever."""
+    made = Made([(64, 8)], (16384,), "uint8")
+    rows, outs = np.arange(64), [np.zeros((64, 16384), np.uint8) for _ in range(2)]
+    first, second = made.gather(2), made.gather(2)
+    first.begin(rows, [outs[0]])
+    with team.TEAM._lock:
+        first.finish(rows, [outs[0]])
+    second.into(rows, [outs[1]])
+    assert outs[0].tobytes() == outs[1].tobytes() == made.rows.tobytes()
+
+
+def test_a_job_that_was_interrupted_is_finished_before_its_tables_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When Ctrl-C comes just after a job was opened, the next one over the same tables waits for it, and both have their own rows."""
+    made = Made([(64, 8)], (16384,), "uint8")
+    gather = made.gather(2)
+    rows, outs = np.arange(64), [np.zeros((64, 16384), np.uint8) for _ in range(3)]
+    gather.into(rows, [outs[2]])
+    begin = Team.begin
+
+    def interrupted(self: Team, job: tuple[int, int, int, int, int], threads: int, alive: object) -> int:
+        begin(self, job, threads, alive)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Team, "begin", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            gather.begin(rows, [outs[0]])
+    gather.into(rows[::-1].copy(), [outs[1]])
+    assert outs[0].tobytes() == made.rows.tobytes()
+    assert outs[1].tobytes() == made.rows[::-1].tobytes()
+
+
+def test_a_first_run_that_cannot_begin_says_why(rows: ps.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error before anything is delivered comes as it is."""
+    loader = loader_of(rows, 2, 200)
+    monkeypatch.setattr("penstock.loaders.inline.fixed_layout", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    with pytest.raises(MemoryError, match="no room"):
+        next(iter(loader))
+
+
+def test_no_memory_for_the_next_run_keeps_nobody_from_this_one(rows: ps.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that cannot be begun ahead is begun in its turn."""
+    loader = loader_of(rows, 2, 200)
+    begun, begin = [], inline.InlineEngine._begin
+
+    def scarce(self: inline.InlineEngine, epoch: int, run: Any) -> Any:
+        begun.append(run.start)
+        if begun.count(run.start) == 1:
+            raise MemoryError
+        return begin(self, epoch, run)
+
+    wanted = [batch["n"].tolist() for batch in loader_of(rows, 1, 200)]
+    iterator = iter(loader)
+    got = [next(iterator)["n"].tolist()]
+    monkeypatch.setattr(inline.InlineEngine, "_begin", scarce)
+    assert [*got, *(batch["n"].tolist() for batch in iterator)] == wanted
+    assert len(begun) > len(set(begun))
+
+
+def test_memory_goes_with_its_batches(rows: ps.Dataset) -> None:
+    """A batch that was dropped is in nobody's hands, also after the epoch, with one thread and with several."""
+    for threads in (1, 2):
+        loader = loader_of(rows, threads, 3000)
+        (batch,) = loader
+        gone = weakref.ref(batch["x"].base)
+        del batch
+        gc.collect()
+        assert gone() is None
