@@ -198,7 +198,7 @@ class InlineEngine(Engine):
                         raise
                     yield from self._one_by_one(epoch, run)
                     continue
-                if number + 1 < len(runs) and self._goes_ahead(runs[number + 1]):
+                if 0 < number < len(runs) - 1 and self._goes_ahead(runs[number + 1]):  # somebody waits for the first, and starting threads takes time
                     with suppress(MemoryError):  # it is tried again in its turn
                         following = self._begin(epoch, runs[number + 1])
                 yield Delivered(batches, run.size, times)

@@ -145,11 +145,13 @@ class Spread:
         self._ends = np.zeros(PARTS, np.int64)
         self._rest = (self._words.ctypes.data, self._words.strides[0], self._done.ctypes.data, PARTS)
         self._cut_for = self._count = self._job = 0
+        self._fresh = True
 
     def begin(self, alive: tuple[object, ...], size: int, at: int, count: int, *others: int) -> None:
         """Have the team call the kernel over `count` rows of `size` bytes together, if they are large; `alive` holds their memory on either side."""
         self._count, self._job = count, 0
-        if not self.shared or size < LEAST_BYTES or count < PARTS:
+        fresh, self._fresh = self._fresh, False  # the first call finds blocks that are not open, and is for a batch that somebody waits for
+        if fresh or not self.shared or size < LEAST_BYTES or count < PARTS:
             return
         if count != self._cut_for:
             bounds = np.arange(PARTS + 1) * count // PARTS

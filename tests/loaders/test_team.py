@@ -82,8 +82,9 @@ def test_small_batches_and_one_thread_are_left_to_the_caller() -> None:
 
     for threads, size, rows in ((2, LEAST_BYTES - 1, 1000), (2, LEAST_BYTES, PARTS - 1), (1, 1 << 30, 1000)):
         spread = Spread(lambda: cast("Bound", Never()), 3, threads)
-        spread.begin((), size, 0, rows)
-        assert spread.left() == [(0, rows)]
+        for _ in range(2):
+            spread.begin((), size, 0, rows)
+            assert spread.left() == [(0, rows)]
 
 
 def test_beginning_a_job_finishes_the_one_that_is_open() -> None:
@@ -167,7 +168,8 @@ def test_threads_do_not_keep_a_process_from_ending(tmp_path: Path) -> None:
             writer.write({"x": np.full(4096, number % 251, np.uint8)})
     program = (
         "import sys, time, penstock as ps, torch; torch.set_num_threads(3)\n"
-        "for batch in ps.DataLoader(ps.Dataset(sys.argv[1]), 256): pass\n"
+        "loader = ps.DataLoader(ps.Dataset(sys.argv[1]), 256)\n"
+        "for _ in range(3): list(loader)\n"
         "time.sleep(float(sys.argv[2])); from penstock.loaders.team import TEAM; print(TEAM._threads)"
     )
     for pause in ("0", "0.2"):
@@ -234,9 +236,10 @@ def test_two_iterations_over_one_loader_do_not_mix(rows: ps.Dataset) -> None:
 def test_an_iteration_that_is_dropped_leaves_nothing_begun(rows: ps.Dataset) -> None:
     """A loop that ends early waits for what it had begun, and lets its memory go."""
     loader = loader_of(rows, 2, 200)
-    for _ in loader:
-        assert team.TEAM._open > 0
-        break
+    for number, _ in enumerate(loader):
+        assert (team.TEAM._open > 0) == (number > 0), "the first batch is waited for"
+        if number:
+            break
     gc.collect()
     assert team.TEAM._open == 0
     assert team.TEAM._alive is None
@@ -268,7 +271,10 @@ def test_a_collector_in_the_middle_of_a_job_may_finish_it() -> None:
     made = Made([(64, 8)], (16384,), "uint8")
     rows, outs = np.arange(64), [np.zeros((64, 16384), np.uint8) for _ in range(2)]
     first, second = made.gather(2), made.gather(2)
+    for gather in (first, second):  # blocks are opened
+        gather.into(rows, [np.zeros((64, 16384), np.uint8)])
     first.begin(rows, [outs[0]])
+    assert team.TEAM._open > 0
     with team.TEAM._lock:
         first.finish(rows, [outs[0]])
     second.into(rows, [outs[1]])
@@ -317,7 +323,7 @@ def test_no_memory_for_the_next_run_keeps_nobody_from_this_one(rows: ps.Dataset,
 
     wanted = [batch["n"].tolist() for batch in loader_of(rows, 1, 200)]
     iterator = iter(loader)
-    got = [next(iterator)["n"].tolist()]
+    got = [next(iterator)["n"].tolist() for _ in range(2)]
     monkeypatch.setattr(inline.InlineEngine, "_begin", scarce)
     assert [*got, *(batch["n"].tolist() for batch in iterator)] == wanted
     assert len(begun) > len(set(begun))
