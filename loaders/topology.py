@@ -1,17 +1,41 @@
 """Who shares the data: the data-parallel rank of this process and how many there are.
 
-Explicit numbers win; otherwise torch.distributed if it has been initialised, else torchrun's environment, else one process. Nothing is
-imported for it: a process that never imported torch has not initialised torch.distributed.
+Explicit numbers win. Otherwise whoever started this process is asked: torch.distributed if it has been initialised, torchrun, Horovod, Open MPI, JAX,
+TF_CONFIG; those that speak must say the same. SLURM is asked last, since srun as often starts launchers as processes: `srun torchrun` on two nodes is
+two tasks to SLURM and sixteen ranks to torchrun, and no contradiction. Without any of them this is one process. Nothing is imported for it: a process
+that never imported torch has not initialised torch.distributed.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import BadRequest
+
+_LOG = logging.getLogger("penstock")
+
+LAUNCHERS = {
+    "torchrun environment": ("RANK", "WORLD_SIZE"),
+    "Horovod": ("HOROVOD_RANK", "HOROVOD_SIZE"),
+    "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    "JAX environment": ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),
+}
+"""What launchers tell the processes that they start: the variables of the rank and of the world size."""
+
+SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+"""Of a step that srun started. A batch script has the job's variables without being a step, and is one process whatever they say."""
+
+_TRAINS = ("chief", "master", "worker")
+"""The tasks of a TF_CONFIG that share the data, in the order of their ranks."""
+
+_TOLD: set[str] = set()
+"""Topologies that were logged by this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +59,35 @@ class Topology:
 
 
 def detect(given: Topology | tuple[int, int] | None = None, environment: Mapping[str, str] | None = None) -> Topology:
-    """Return the topology: `given` (a `Topology` or `(rank, world_size)`), or what torch.distributed or torchrun's environment says.
+    """Return the topology: `given` (a `Topology` or `(rank, world_size)`), or what whoever started this process says; and log it once.
 
     Raises:
-        BadRequest: the numbers do not fit, or torch.distributed and the environment contradict each other.
+        BadRequest: the numbers do not fit, or two that should know contradict each other.
     """
-    if isinstance(given, Topology):
-        return given
-    if given is not None:
-        return _explicit(given)
-    told = _torchrun(os.environ if environment is None else environment)
-    found = _torch_distributed()
-    if found is not None and told is not None and (found.rank, found.world_size) != (told.rank, told.world_size):
-        raise BadRequest(
-            f"torch.distributed says rank {found.rank} of {found.world_size}, the environment (RANK, WORLD_SIZE) says rank {told.rank} of "
-            f"{told.world_size}; pass topology=(rank, world_size) to say which is meant"
-        )
-    return found or told or Topology(source="one process")
+    found = (
+        given
+        if isinstance(given, Topology)
+        else _explicit(given)
+        if given is not None
+        else _asked(os.environ if environment is None else environment)
+    )
+    told = f"rank {found.rank} of {found.world_size} ({found.source})"
+    if found.world_size > 1 and told not in _TOLD:
+        _TOLD.add(told)
+        _LOG.info("penstock: data is shared as %s", told)
+    return found
+
+
+def _asked(environment: Mapping[str, str]) -> Topology:
+    """Return what the first of those says that speak; all of them must agree."""
+    found = [_torch_distributed(), *(_variables(environment, source, *names) for source, names in LAUNCHERS.items()), _tf_config(environment)]
+    speaking = [place for place in found if place is not None]
+    if len({(place.rank, place.world_size) for place in speaking}) > 1:
+        each = "; ".join(f"{place.source} says rank {place.rank} of {place.world_size}" for place in speaking)
+        raise BadRequest(f"{each}; pass topology=(rank, world_size) to say which is meant, or unset the variables of the others")
+    if speaking:
+        return speaking[0]
+    return _variables(environment, "SLURM", *SLURM) or Topology(source="one process")
 
 
 def _explicit(given: tuple[int, int]) -> Topology:
@@ -62,16 +98,36 @@ def _explicit(given: tuple[int, int]) -> Topology:
     return Topology(rank=rank, world_size=world_size)
 
 
-def _torchrun(environment: Mapping[str, str]) -> Topology | None:
-    rank, world_size = environment.get("RANK"), environment.get("WORLD_SIZE")
+def _variables(environment: Mapping[str, str], source: str, *names: str) -> Topology | None:
+    rank, world_size = (environment.get(name) for name in names)
     if rank is None or world_size is None:
         return None
     try:
-        return Topology(rank=int(rank), world_size=int(world_size), source="torchrun environment")
-    except ValueError:
+        return Topology(rank=int(rank), world_size=int(world_size), source=source)
+    except (ValueError, BadRequest):
         raise BadRequest(
-            f"the environment holds RANK={rank!r} and WORLD_SIZE={world_size!r}, which are no place among processes; unset them or mend them"
+            f"the environment holds {names[0]}={rank!r} and {names[1]}={world_size!r}, which are no place among processes; unset them or mend them"
         ) from None
+
+
+def _tf_config(environment: Mapping[str, str]) -> Topology | None:
+    """Return the place that a TF_CONFIG gives: chief first, then the workers; an evaluator has all data to itself."""
+    text = environment.get("TF_CONFIG")
+    if not text:
+        return None
+    try:
+        told: dict[str, Any] = json.loads(text)
+        cluster, task = told.get("cluster", {}), told.get("task", {})
+        kind, index = task.get("type", ""), int(task.get("index", 0))
+        sizes = {name: len(cluster.get(name, ())) for name in _TRAINS}
+    except (ValueError, TypeError, AttributeError):
+        raise BadRequest(f"the environment holds TF_CONFIG={text[:200]!r}, which is no cluster and task in JSON; unset it or mend it") from None
+    if not cluster or kind == "evaluator":
+        return None
+    if kind not in _TRAINS:
+        raise BadRequest(f"TF_CONFIG says that this is task {kind!r}, which reads no data of its own; pass topology=(rank, world_size) if it shall")
+    before = sum(sizes[name] for name in _TRAINS[: _TRAINS.index(kind)])
+    return Topology(rank=before + index, world_size=sum(sizes.values()), source="TF_CONFIG")
 
 
 def _torch_distributed() -> Topology | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -73,3 +74,75 @@ def test_numbers_that_are_no_place_are_refused(given: object, environment: dict[
     """A rank outside its world, or text that is no number, is refused with its value."""
     with pytest.raises(BadRequest, match=message):
         detect(given, environment)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("no_torch")
+@pytest.mark.parametrize(
+    ("environment", "source"),
+    [
+        ({"HOROVOD_RANK": "3", "HOROVOD_SIZE": "8"}, "Horovod"),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8"}, "Open MPI"),
+        ({"JAX_PROCESS_ID": "3", "JAX_NUM_PROCESSES": "8"}, "JAX environment"),
+        ({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "16"}, "SLURM"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a", "b", "c", "d", "e", "f", "g", "h"]}, "task": {"type": "worker", "index": 3}}'}, "TF_CONFIG"),
+    ],
+)
+def test_every_launcher_is_heard(environment: dict[str, str], source: str) -> None:
+    """Whichever of them started this process, its rank and world size are used and named."""
+    found = detect(environment=environment)
+    assert (found.rank, found.world_size, found.source) == (3, 8, source)
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_a_chief_comes_before_the_workers() -> None:
+    """In a TF_CONFIG the chief is rank 0, workers follow, an evaluator is alone, and a parameter server is refused."""
+
+    def place(kind: str, index: int) -> tuple[int, int]:
+        cluster = {"chief": ["c:1"], "worker": ["a:1", "b:1"], "ps": ["p:1"], "evaluator": ["e:1"]}
+        found = detect(environment={"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})})
+        return found.rank, found.world_size
+
+    assert [place("chief", 0), place("worker", 0), place("worker", 1), place("evaluator", 0)] == [(0, 3), (1, 3), (2, 3), (0, 1)]
+    with pytest.raises(BadRequest, match="task 'ps', which reads no data"):
+        place("ps", 0)
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_a_batch_script_is_one_process() -> None:
+    """The job's variables alone, as a batch script has them, say nothing about this process."""
+    assert detect(environment={"SLURM_PROCID": "0", "SLURM_NTASKS": "16", "SLURM_JOB_ID": "7"}).world_size == 1
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_a_launcher_that_slurm_started_is_believed() -> None:
+    """Two tasks of srun that are two torchruns with eight processes each are sixteen ranks."""
+    found = detect(environment={"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "RANK": "11", "WORLD_SIZE": "16"})
+    assert (found.rank, found.world_size, found.source) == (11, 16, "torchrun environment")
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_launchers_that_agree_are_no_contradiction_and_others_are() -> None:
+    """Horovod over Open MPI says the same twice; where two differ, each is named with its numbers."""
+    both = {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}
+    assert detect(environment=both).source == "Horovod"
+    with pytest.raises(BadRequest, match=r"torchrun environment says rank 0 of 4; Open MPI says rank 1 of 2; pass topology="):
+        detect(environment={"RANK": "0", "WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"})
+
+
+@pytest.mark.usefixtures("no_torch")
+@pytest.mark.parametrize("text", ["{", "[]", "7", '{"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}'])
+def test_a_broken_tf_config_is_refused(text: str) -> None:
+    """What is no JSON object of the right shape is shown, with what to do."""
+    with pytest.raises(BadRequest, match="TF_CONFIG="):
+        detect(environment={"TF_CONFIG": text})
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_what_was_detected_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The first loader of a process says whose share it has, later ones do not repeat it, and one process says nothing."""
+    environment = {"RANK": "40", "WORLD_SIZE": "41"}
+    with caplog.at_level("INFO", "penstock"):
+        for _ in range(3):
+            detect(environment=environment)
+            detect(environment={})
+    assert [record.getMessage() for record in caplog.records] == ["penstock: data is shared as rank 40 of 41 (torchrun environment)"]
