@@ -44,6 +44,11 @@ class Steps:
         """Whether rows are costly enough to spread one batch over workers, and may be seen one by one."""
         if self.mapping is not None:
             return not self.mapping.map.batched
+        return self.decodes
+
+    @property
+    def decodes(self) -> bool:
+        """Whether rows are decoded one by one, which costs far more than a page fault."""
         return any(chain.decoder is not None for chain in self.chains.values())
 
     def leaves(self, name: str) -> bool:

@@ -24,6 +24,9 @@ from .sink import Sink
 from .window_gather import WindowGather, WindowLookup
 from .work import VALID, Work
 
+_PAGES_BYTES = 64 << 20
+"""Bytes of rows that are decoded from mapped shards between letting go of their pages."""
+
 
 class Begun(NamedTuple):
     """What was begun: the epoch, its rows, where their fixed columns go, the rest of the batch, and the nanoseconds it took so far."""
@@ -51,6 +54,8 @@ class Filler:
         self._chained = [name for name in self._fixed if work.steps is not None and name in work.steps.chains]
         self._placed = [name for name in self._fixed if name not in self._gathered]
         self._locates = len(self._gathered) < len(fields)
+        self._decodes = work.steps is not None and work.steps.decodes
+        self._looked_at_bytes = 0.0
 
     def fill(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> WorkTimes:
         """Fill the rows at these positions of `epoch`; positions past the end wrap to the beginning as padding.
@@ -99,7 +104,20 @@ class Filler:
             _join(places, name, sink)
         times = WorkTimes(read_ns=spent_ns + perf_counter_ns() - began - transform_ns, transform_ns=transform_ns)
         steps = self._work.steps
-        return times if steps is None else times.merge(steps.run(places, order.augment_key(self._work.seed, epoch), sink, self._fixed))
+        if steps is not None:
+            times = times.merge(steps.run(places, order.augment_key(self._work.seed, epoch), sink, self._fixed))
+        if self._decodes:
+            self._looked_at(len(rows))
+        return times
+
+    def _looked_at(self, rows: int) -> None:
+        """Keep the resident set of a process that decodes from growing to the size of the dataset."""
+        dataset = self._work.dataset
+        if isinstance(dataset, Dataset):
+            self._looked_at_bytes += dataset.manifest.bytes / max(self._count, 1) * rows
+            if self._looked_at_bytes >= _PAGES_BYTES:
+                self._looked_at_bytes = 0.0
+                dataset.let_go_of_pages()
 
     def _chain(self, values: Mapping[str, npt.NDArray[Any]], sink: Sink) -> int:
         """Put fixed columns that have a chain through it; return the nanoseconds that it took."""

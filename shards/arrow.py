@@ -17,6 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import BadData, BadRequest
@@ -44,6 +45,7 @@ class ArrowFile:
         count: how many record batches it has.
         is_stream: whether it is in the stream format, which has no footer.
         is_compressed: whether its buffers are, so that a batch is memory of its own and not a view.
+        pages: the mapped file.
     """
 
     def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
@@ -59,7 +61,9 @@ class ArrowFile:
         with guard(path, "open the shard"):
             if path.stat().st_size == 0:
                 raise BadData("the file is empty: it was cut, or never written", path=path)
-            self._source = pa.BufferReader(pa.py_buffer(map_file(path)))
+            pages = map_file(path)
+            self._source = pa.BufferReader(pa.py_buffer(pages))
+        self.pages: npt.NDArray[np.uint8] | None = pages
         try:
             self.is_stream = self._source.read(len(_MAGIC)) != _MAGIC
             self._file = self._open([])
@@ -120,6 +124,7 @@ class ArrowFile:
 
     def close(self) -> None:
         """Let go of the file; views stay valid."""
+        self.pages = None
         self._source.close()
         self._batches = []
 
@@ -177,6 +182,7 @@ class ArrowReader(ShardReader):
             self.close()
             raise error.at(path=path, shard=shard.path) from None
         self.mapped = all(is_viewed(column.type) for column in file.schema if column.name in schema) and not file.is_compressed
+        self.pages = file.pages if self.mapped else None
 
     def _check_schema(self) -> None:
         found = self._file.schema
@@ -281,6 +287,7 @@ class ArrowReader(ShardReader):
     def close(self) -> None:
         """Let go of the file; views handed out stay valid."""
         self._blocks.clear()
+        self.pages = None
         self._file.close()
 
 

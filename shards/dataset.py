@@ -120,6 +120,10 @@ class Dataset:
         """Return the reader of a shard, opened when first asked for. It may be another thread's too: do not close it."""
         return self._readers.get(shard)
 
+    def let_go_of_pages(self) -> None:
+        """Have this process forget which pages of the mapped shards are in memory; they stay in the system's cache, and cost a page fault when read again."""
+        self._readers.let_go_of_pages()
+
     @overload
     def __getitem__(self, index: int | np.integer[Any]) -> dict[str, Any]: ...
     @overload

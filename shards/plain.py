@@ -47,6 +47,7 @@ class PlainReader(ShardReader):
         self._path = path
         self._shard = shard
         self._file: PlainFile | None = PlainFile(memory)
+        self.pages = memory
         self._places = _places(self._file.columns, schema)
         self._counts = sum(stored.nodes for stored in self._file.columns), sum(stored.buffers for stored in self._file.columns)
         self._blocks: OrderedDict[int, dict[str, Column]] = OrderedDict()
@@ -111,7 +112,7 @@ class PlainReader(ShardReader):
         """Let go of the file; views handed out stay valid."""
         self._blocks.clear()
         self.held_bytes = 0
-        self._file = None
+        self._file = self.pages = None
         if self._other is not None:
             self._other.close()
 

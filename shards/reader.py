@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..fields import Schema
 from .columns import Column
+from .storage import let_go_of_pages
 
 CACHE_BYTES = 256 << 20
 """Bytes of blocks that a reader keeps, besides the one in use, where blocks are not views but memory of their own."""
@@ -30,6 +31,7 @@ class ShardReader(ABC):
             compressed or converted Arrow buffers, arrays of truth values, which Arrow packs into bits) or parsed a row at a time (numbers in
             a tar). A single truth value a row, unpacked to a byte, is not counted.
         held_bytes: what it decoded and keeps, now; 0 when `mapped`.
+        pages: the mapped file, while it is open and blocks are views of it.
     """
 
     rows: int
@@ -37,6 +39,7 @@ class ShardReader(ABC):
     block_starts: npt.NDArray[np.int64]
     mapped: bool
     held_bytes: int = 0
+    pages: npt.NDArray[np.uint8] | None = None
 
     @abstractmethod
     def block(self, number: int) -> dict[str, Column]:
@@ -59,6 +62,11 @@ class ShardReader(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of the file; views handed out stay valid. Closing twice is fine."""
+
+    def let_go_of_pages(self) -> None:
+        """Have this process forget which pages of the file are in memory (`storage.let_go_of_pages`)."""
+        if self.pages is not None:
+            let_go_of_pages(self.pages)
 
     def places(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return for each row of the shard its block and its index in that block."""

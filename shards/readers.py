@@ -69,6 +69,13 @@ class OpenReaders:
         self._open.pop(shard, None)
         self._total_bytes -= self._held.pop(shard, 0)
 
+    def let_go_of_pages(self) -> None:
+        """Have this process forget which pages of the open shards are in memory."""
+        with self._lock:
+            readers = list(self._open.values())
+        for reader in readers:
+            reader.let_go_of_pages()
+
     def clear(self) -> None:
         """Let go of all of them."""
         with self._lock:

@@ -37,6 +37,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _REMEDY = {
@@ -296,3 +297,13 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
         finally:
             os.close(descriptor)
     return np.asarray(_Map(address, size))
+
+
+def let_go_of_pages(memory: npt.NDArray[np.uint8]) -> None:
+    """Have this process forget which pages of a mapped file are in memory; they stay in the system's cache, and are found there when read again.
+
+    Such pages count as the process's own to whoever looks at its resident set. Memory that is no map of a file is left alone.
+    """
+    base: object = memory.base
+    if isinstance(base, _Map):
+        _LIBC.madvise(memory.ctypes.data, memory.nbytes, mmap.MADV_DONTNEED)  # advice: when it is refused nothing is lost

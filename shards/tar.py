@@ -54,7 +54,7 @@ class TarReader(ShardReader):
         self.rows = index.rows
         self.block_starts = np.array([0, index.rows] if index.rows else [0], np.int64)
         self._index = index
-        self._data = data
+        self._data = self.pages = data
         columns = {name: self._column(name, field, index, data) for name, field in schema.items()}
         self.mapped = all(isinstance(column, RaggedColumn) and column.values is data for column in columns.values())
         self._columns: dict[str, Column] | None = columns
@@ -130,7 +130,7 @@ class TarReader(ShardReader):
 
     def close(self) -> None:
         """Let go of the map; views handed out keep it."""
-        self._columns = None
+        self._columns = self.pages = None
         self._data = _NOTHING
 
 

@@ -241,3 +241,24 @@ def test_set_epoch_after_a_break_is_what_is_saved(small: ps.Dataset) -> None:
     other = ps.DataLoader(small, batch_size=5, shuffle=True)
     other.load_state_dict(saved)
     assert [b["n"].tolist() for b in other] == [b["n"].tolist() for b in loader]
+
+
+def test_decoding_lets_go_of_what_was_read(images: ps.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many bytes of encoded rows the pages of the shards are let go of, and the batches are what they were; plain rows keep theirs."""
+    ops = {"image": [T.Resize((8, 8))]}
+    wanted = [batch["image"].tobytes() for batch in ps.DataLoader(images, 4, transforms=ops, output="numpy")]
+    let_go = []
+    real = ps.Dataset.let_go_of_pages
+
+    def noted(self: ps.Dataset) -> None:
+        let_go.append(self.path)
+        real(self)
+
+    monkeypatch.setattr(ps.Dataset, "let_go_of_pages", noted)
+    list(ps.DataLoader(images, 4, transforms=ops))
+    assert let_go == []
+    monkeypatch.setattr("penstock.loaders.fill._PAGES_BYTES", 1)
+    assert [batch["image"].tobytes() for batch in ps.DataLoader(images, 4, transforms=ops, output="numpy")] == wanted
+    assert len(let_go) == len(wanted)
+    list(ps.DataLoader(images, 4))
+    assert len(let_go) == len(wanted)

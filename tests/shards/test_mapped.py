@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import BadData
-from penstock.fields import Array, Field, Image, Scalar, Schema, Text, Tokens
+from penstock.fields import Array, Bytes, Field, Image, Scalar, Schema, Text, Tokens
 from penstock.shards.arrow_columns import column_of, nulls_of
 from penstock.shards.arrow_types import arrow_type
 from penstock.shards.columns import FixedColumn
@@ -24,6 +24,7 @@ from penstock.shards.hfarrow import ForeignArrowReader
 from penstock.shards.manifest import Shard
 from penstock.shards.plain import PlainReader
 from penstock.shards.reader import ShardReader
+from penstock.shards.storage import let_go_of_pages
 
 TABLE = as_table(mixed(40), MIXED)
 
@@ -204,3 +205,43 @@ def test_every_reader_checks_its_blocks(tmp_path: Path) -> None:
         with pytest.raises(BadData, match="checksum") as caught:
             open_reader(tmp_path, shard, NUMBERS).check(0)
         assert caught.value.row == 5
+
+
+def resident_bytes(path: Path) -> int:
+    """Return how much of a mapped file counts as this process's own."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if line[:1] in "0123456789abcdef" and "-" in line.split(" ")[0]:
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            found += int(line.split()[1]) * 1024
+    return found
+
+
+@pytest.mark.parametrize("kind", ["arrow", "tar", "foreign"])
+def test_pages_that_were_let_go_of_are_read_again(tmp_path: Path, kind: str) -> None:
+    """No page of a mapped shard counts as the process's own any more, and its rows are what they were; a closed reader has none to let go of."""
+    schema: Schema = {"image": Image("jpeg"), "caption": Text()}
+    path = tmp_path / ("x.tar" if kind == "tar" else "x.arrow")
+    if kind == "foreign":
+        schema = {"image": Bytes(), "caption": Text()}
+        rows = [{"image": b"\xff\xd8" + bytes([n]) * 5000, "caption": f"c{n}"} for n in range(200)]
+        reader = foreign(path, pa.table({name: [row[name] for row in rows] for name in schema}), schema)
+    else:
+        reader = open_reader(tmp_path, write_shard(path, kind, MIXED, mixed(200)), MIXED, list(schema))
+    before = [[value.tobytes() for value in reader.row(n).values()] for n in range(200)]
+    assert reader.mapped
+    assert resident_bytes(path) > 0
+    reader.let_go_of_pages()
+    assert resident_bytes(path) == 0
+    assert [[value.tobytes() for value in reader.row(n).values()] for n in range(200)] == before
+    reader.close()
+    reader.let_go_of_pages()
+
+
+def test_memory_that_is_no_map_is_left_alone() -> None:
+    """Advice about a file's pages would empty memory of the process's own."""
+    memory = np.full(1 << 20, 7, np.uint8)
+    let_go_of_pages(memory)
+    let_go_of_pages(memory[4096:])
+    assert (memory == 7).all()
