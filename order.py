@@ -92,6 +92,23 @@ def permute_reference(position: int, n: int, key: int) -> int:
             return value
 
 
+def place_reference(row: int, n: int, key: int) -> int:
+    """Return the position at which a row of [0, n) stands: `permute_reference` backwards, round by round."""
+    a, b = sides(n)
+    keys = round_keys(n, key)
+    value = row
+    while True:
+        left, right = divmod(value, b)
+        for number, round_key in reversed([*enumerate(keys)]):
+            if number % 2 == 0:
+                left = (left - (_mix(right ^ round_key) * a >> 32)) % a
+            else:
+                right = (right - (_mix(left ^ round_key) * b >> 32)) % b
+        value = left * b + right
+        if value < n:
+            return value
+
+
 _permute = Kernel("order_kernel", "permute", "void(u8[:] u8[:] u8[:] u8 u8 u8 u8 i8)", sources=("kernel_memory",))
 _permute_small = Kernel("order_kernel", "permute_small", "void(u4[:] u4[:] u4[:] u8 u8 u8 u8 i8)", sources=("kernel_memory",))
 _SMALL = 2**31
@@ -158,6 +175,17 @@ def augment_key(seed: int, epoch: int) -> int:
 def rows_at(positions: Rows, *, n: int, seed: int, epoch: int, shuffle: bool) -> Rows:
     """Return the rows that stand at `positions` of `epoch`: permuted when shuffled, the positions themselves otherwise."""
     return permute(positions, n, order_key(seed, epoch)) if shuffle else np.array(positions, np.int64)
+
+
+def position_of(row: int, *, n: int, seed: int, epoch: int, shuffle: bool) -> int:
+    """Return the position of `epoch` at which a row stands, of which `rows_at` gives the row.
+
+    Raises:
+        BadRequest: there is no such row.
+    """
+    if not 0 <= row < n:
+        raise BadRequest(f"there is no row {row} among {n}, which are numbered from 0")
+    return place_reference(row, n, order_key(seed, epoch)) if shuffle else row
 
 
 @final

@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "convert": "convert",
     "index": "index",
     "inspect": "inspect",
+    "plan": "plan",
     "show": "show",
     "verify": "verify",
 }

@@ -72,6 +72,22 @@ class Run(NamedTuple):
         return (np.arange(self.start, self.stop) + np.arange(self.batches)[:, None] * self.stride).reshape(-1)
 
 
+class Seat(NamedTuple):
+    """Where a position is delivered.
+
+    Attributes:
+        step: number of the batch.
+        rank: whose batch.
+        row: of the batch.
+        padding: whether it is there to fill the batch, and not for itself.
+    """
+
+    step: int
+    rank: int
+    row: int
+    padding: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The epoch of a dataset as a rule.
@@ -126,6 +142,29 @@ class Plan:
     def runs(self, start: int, most: int) -> Runs:
         """Return this rank's batches from position `start` on as runs of up to `most`."""
         return Runs(self, start, most)
+
+    def seats(self, position: int, start: int = 0) -> list[Seat]:
+        """Return where all ranks together deliver a position of an epoch that was entered at position `start`; `rank` does not enter.
+
+        Nowhere when it comes before `start` or in a short batch that is dropped; more than once when it also fills the last batch.
+        """
+        if not 0 <= position < self.rows:
+            raise BadRequest(f"position {position} is outside [0, {self.rows})")
+        whole = max(self.rows - start, 0) // self.global_batch
+        first = start + whole * self.global_batch
+        count, found = max(self.rows - first, 0), []
+        if start <= position < first:
+            step, inside = divmod(position - start, self.global_batch)
+            found.append(Seat(step, *divmod(inside, self.batch_size)))
+        elif position >= first and self.tail == "ragged":
+            inside = position - first
+            rank = ((inside + 1) * self.world_size - 1) // count
+            found.append(Seat(whole, rank, inside - count * rank // self.world_size))
+        if self.tail == "pad" and count:
+            share = -(-count // self.world_size)
+            places = range((position - first) % self.rows, share * self.world_size, self.rows)
+            found += [Seat(whole, *divmod(inside, share), inside >= count) for inside in places]
+        return found
 
     def consumed(self, step: int, start: int = 0) -> int:
         """Return how many positions of the epoch all ranks together have consumed once `step` was delivered."""

@@ -147,3 +147,22 @@ def test_an_order_asked_for_every_batch_is_the_order() -> None:
         assert np.array_equal(asked.rows(epoch, positions), order.rows_at(positions, n=1000, seed=4, epoch=epoch, shuffle=True))
     assert order.Order(n=9, seed=0, shuffle=False).rows(3, np.arange(9)).tolist() == list(range(9))
     assert asked.rows(0, np.arange(0)).size == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(n=st.integers(1, 2**62), key=st.integers(0, 2**64 - 1), data=st.data())
+def test_the_place_of_a_row_is_where_it_stands(n: int, key: int, data: st.DataObject) -> None:
+    """Backwards through the network gives the position back, for any n."""
+    position = data.draw(st.integers(0, n - 1))
+    assert order.place_reference(order.permute_reference(position, n, key), n, key) == position
+
+
+def test_positions_are_found_by_row() -> None:
+    """`position_of` is the inverse of `rows_at`, shuffled or not, and a row that is none is refused."""
+    for shuffle in (True, False):
+        law = {"n": 300, "seed": 5, "epoch": 2, "shuffle": shuffle}
+        rows = order.rows_at(np.arange(300), **law).tolist()  # type: ignore[arg-type]
+        assert [order.position_of(row, **law) for row in rows] == list(range(300))  # type: ignore[arg-type]
+    for row in (-1, 300):
+        with pytest.raises(BadRequest, match=f"no row {row} among 300"):
+            order.position_of(row, n=300, seed=5, epoch=2, shuffle=True)

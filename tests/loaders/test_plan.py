@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import BadRequest
-from penstock.loaders.plan import Plan, default_tail
+from penstock.loaders.plan import Plan, Seat, default_tail
 
 SIZES = st.integers(0, 200)
 BATCHES = st.integers(1, 17)
@@ -110,3 +110,24 @@ def test_bad_plans_are_refused(given: dict[str, object], message: str) -> None:
     """Numbers that make no plan are refused with their value."""
     with pytest.raises(BadRequest, match=message):
         Plan(**given)  # type: ignore[arg-type]
+
+
+@given(rows=st.integers(1, 200), batch=BATCHES, world=WORLDS, tail=st.sampled_from(["drop", "pad", "ragged"]), data=st.data())
+def test_seats_are_where_spans_put_a_position(rows: int, batch: int, world: int, tail: str, data: st.DataObject) -> None:
+    """Every delivery of every position, padding too, is named by step, rank and row, and no other is."""
+    start = data.draw(st.integers(0, rows))
+    wanted: dict[int, list[Seat]] = {position: [] for position in range(rows)}
+    for rank, steps in enumerate(positions(rows, batch, world, tail, start)):
+        for step, batches in enumerate(steps):
+            for index, position in enumerate(batches):
+                wanted[position % rows].append(Seat(step, rank, index, position >= rows))
+    plan = Plan(rows=rows, batch_size=batch, world_size=world, tail=tail)  # type: ignore[arg-type]
+    for position, seats in wanted.items():
+        assert sorted(plan.seats(position, start)) == sorted(seats)
+
+
+def test_a_position_that_is_none_has_no_seat() -> None:
+    """Asking for a position outside the epoch is refused with its number."""
+    for position in (-1, 10):
+        with pytest.raises(BadRequest, match=f"position {position} is outside"):
+            Plan(rows=10, batch_size=3).seats(position)
