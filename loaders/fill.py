@@ -1,7 +1,7 @@
 """Fills rows of a batch: positions to rows, rows to bytes, bytes through the chains, results into the memory they are read from.
 
 The same code runs inline and in every worker; what differs is the `Sink` that says where results go. It keeps no state between calls but
-opened shards, and the tables of the run that was begun last: any run may be repeated, by any process, and writes the same bytes. It never allocates a batch and never copies one.
+opened shards, and the tables of the runs that were prepared last: any run may be repeated, by any process, and writes the same bytes. It never allocates a batch and never copies one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .gather import Gather
 from .lookup import Lookup, Place
 from .ring import Stage
 from .sink import Sink
+from .team import Copying
 from .window_gather import WindowGather, WindowLookup
 from .work import VALID, Work
 
@@ -28,14 +29,20 @@ _PAGES_BYTES = 64 << 20
 """Bytes of rows that are decoded from mapped shards between letting go of their pages."""
 
 
-class Begun(NamedTuple):
-    """What was begun: the epoch, its rows, where their fixed columns go, the rest of the batch, and the nanoseconds it took so far."""
+class Prepared(NamedTuple):
+    """What is to be filled: the epoch, its rows, where their fixed columns go, what copies them, the rest of the batch, and the nanoseconds it took so far."""
 
     epoch: int
     rows: npt.NDArray[np.int64]
     values: Mapping[str, npt.NDArray[Any]]
+    copying: Copying | None
     sink: Sink
     spent_ns: int
+
+    def begin(self) -> None:
+        """Let other threads begin, if there are any."""
+        if self.copying is not None:
+            self.copying.begin()
 
 
 class Filler:
@@ -64,15 +71,17 @@ class Filler:
             BadData: a row cannot be read or transformed; names shard, row and column.
             WorkerFailed: the user's function raised.
         """
-        return self.finish(self.begin(epoch, positions, sink))
+        prepared = self.prepare(epoch, positions, sink)
+        prepared.begin()
+        return self.finish(prepared)
 
     @property
     def ahead(self) -> bool:
-        """Whether other threads work between `begin` and `finish`."""
+        """Whether other threads work between beginning and finishing what was prepared."""
         return self._gather is not None and self._gather.shared and self._work.steps is None and not self._locates
 
-    def begin(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> Begun:
-        """Begin to do what `fill` does, and return what `finish` needs; one run at a time."""
+    def prepare(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> Prepared:
+        """Return what is begun and finished to do what `fill` does. One run may be prepared while the one before it is under way."""
         began = perf_counter_ns()
         sink.stage(Stage.READ)
         work, count = self._work, self._count
@@ -80,21 +89,22 @@ class Filler:
         if work.pads:
             sink.fixed(VALID)[:] = positions < count
         values = {name: self._room(name, len(rows)) if name in self._chained else sink.fixed(name) for name in self._fixed}
+        copying = None
         if self._gather is not None:
-            self._gather.begin(rows, [values[name] for name in self._gathered], streams=sink.far and not self._chained)
-        return Begun(epoch, rows, values, sink, perf_counter_ns() - began)
+            copying = self._gather.prepare(rows, [values[name] for name in self._gathered], streams=sink.far and not self._chained)
+        return Prepared(epoch, rows, values, copying, sink, perf_counter_ns() - began)
 
-    def finish(self, begun: Begun) -> WorkTimes:
-        """Do what is left of what was begun last; doing so again changes nothing.
+    def finish(self, prepared: Prepared) -> WorkTimes:
+        """Do what is left; doing so again changes nothing.
 
         Raises:
             BadData: a row cannot be read or transformed; names shard, row and column.
             WorkerFailed: the user's function raised.
         """
         began = perf_counter_ns()
-        epoch, rows, values, sink, spent_ns = begun
-        if self._gather is not None:
-            self._gather.finish(rows, [values[name] for name in self._gathered])
+        epoch, rows, values, copying, sink, spent_ns = prepared
+        if copying is not None:
+            copying.finish()
         places = self._lookup.places(rows) if self._locates else []
         for name in self._placed:
             for index, place in enumerate(places):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from ..jit import Held, Kernel
 from ..shards.columns import FixedColumn
 from ..shards.manifest import Manifest
 from .lookup import Lookup
-from .team import TEAM, Spread
+from .team import TEAM, Copying, Spread
 
 MAX_BLOCKS = 2**22
 """A dataset with more blocks is taken row by row: the tables would need 100 MiB."""
@@ -49,6 +49,14 @@ before they are read, streaming takes a third of the traffic away."""
 _gather = Kernel("loaders.gather_kernel", "gather", "i8(i8[:] i4[:] i8 u8[:,:] u8[:] u8[:] u8[:] u8[:,:] i8 u8 i8 i8)", sources=("kernel_memory",))
 
 
+class _Table(NamedTuple):
+    """What the kernel is told of one batch: how each column is copied, and to where."""
+
+    units: npt.NDArray[np.uint64]
+    outs: npt.NDArray[np.uint64]
+    spread: Spread
+
+
 class Gather:
     """The table of one dataset's blocks for some of its fixed columns."""
 
@@ -63,11 +71,15 @@ class Gather:
         widths = np.array([prod(field.shape) * np.dtype(field.dtype).itemsize for field in fields.values()], np.uint64)
         self._widths = widths.tolist()
         self._near = [1 if width % _WORD or width >= _WIDE else _WORD for width in self._widths]
-        self._units = np.zeros(len(fields), np.uint64)
-        self._outs = np.zeros(len(fields), np.uint64)
         ahead = max(_AHEAD // max(int(np.clip((widths + 63) // 64, 1, LINES).sum()), 1), 2)
-        head = (Held(self._firsts), Held(guide), shift, *map(Held, (self._addresses, widths, self._units, self._outs)))
-        self._spread = Spread(lambda: _gather.bind(*head, Held(np.empty((len(fields), _AHEAD), np.uint64)), ahead), 3, threads)
+        head, scratch = (Held(self._firsts), Held(guide), shift, Held(self._addresses), Held(widths)), (len(fields), _AHEAD)
+
+        def table() -> _Table:
+            units, outs = (np.zeros(len(fields), np.uint64) for _ in range(2))
+            held = (*head, Held(units), Held(outs))
+            return _Table(units, outs, Spread(lambda: _gather.bind(*held, Held(np.empty(scratch, np.uint64)), ahead), 3, threads))
+
+        self._tables = [table(), table()]
         self._views: list[npt.NDArray[Any]] = []
 
     @staticmethod
@@ -82,27 +94,30 @@ class Gather:
 
         With `streams` what is too large for a core's own cache goes past all caches, for a reader on another core, later.
         """
-        self.begin(rows, outs, streams=streams)
-        self.finish(rows, outs)
+        copying = self.prepare(rows, outs, streams=streams)
+        copying.begin()
+        copying.finish()
 
     @property
     def shared(self) -> bool:
-        """Whether other threads work between `begin` and `finish`."""
-        return self._spread.shared
+        """Whether other threads work between `begin` and `finish` of what was prepared."""
+        return self._tables[0].spread.shared
 
-    def begin(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]], *, streams: bool = False) -> None:
-        """Begin to do what `into` does, and leave it to other threads, if there are any."""
-        TEAM.settle()  # an iteration that was interrupted may have left a job that reads these tables
+    def prepare(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]], *, streams: bool = False) -> Copying:
+        """Return what does what `into` does. The one prepared before may be under way, the one before that must be finished."""
+        self._tables.reverse()
+        table = self._tables[0]
+        TEAM.settle(table.spread)  # an iteration that was interrupted may have left a job that reads these tables
         for column, out in enumerate(outs):
-            self._outs[column] = address = out.ctypes.data
+            table.outs[column] = address = out.ctypes.data
             far = streams and out.nbytes >= _STREAM_BYTES and not (address % _LINE or self._widths[column] % _LINE)
-            self._units[column] = _LINE if far else 1 if address % _WORD else self._near[column]
-        self._spread.begin((self, rows, outs), sum([out.nbytes for out in outs]), rows.ctypes.data, rows.size)
+            table.units[column] = _LINE if far else 1 if address % _WORD else self._near[column]
+        table.spread.prepare((self, rows, outs), sum([out.nbytes for out in outs]), rows.ctypes.data, rows.size)
+        return Copying(table.spread, lambda: self._finish(table, rows, outs))
 
-    def finish(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]]) -> None:
-        """Do what is left of what was begun last, with the same arrays."""
-        at, call = rows.ctypes.data, self._spread.call
-        for begin, end in self._spread.left():
+    def _finish(self, table: _Table, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]]) -> None:
+        at, call = rows.ctypes.data, table.spread.call
+        for begin, end in table.spread.left():
             done = begin
             while (done := call(at, end, done)) < end:
                 if not self._open(int(rows[done])):
@@ -125,7 +140,9 @@ class Gather:
             self._views.append(values)
             self._addresses[number, block] = address = values.ctypes.data
             if address % _WORD:
-                self._near[number] = self._units[number] = 1
+                self._near[number] = 1
+                for table in self._tables:
+                    table.units[number] = 1
         return True
 
 

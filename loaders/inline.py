@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..errors import PenstockError, WorkerFailed
 from ..metrics import WorkTimes
 from .batch import Batch, Bytes, Ragged, fixed_view, offsets_of, parted
 from .engine import Delivered, Engine
-from .fill import Begun, Filler
+from .fill import Filler, Prepared
 from .plan import Plan, Run
 from .ring import Stage, lease
 from .sink import Sink
@@ -122,22 +122,27 @@ class Filling:
     """A run of batches that is being filled; other threads may be at it until its result is asked for."""
 
     def __init__(self, filler: Filler, sink: OwnArrays, epoch: int, run: Run) -> None:
-        """Begin; an error is kept for `result`."""
+        """Prepare; an error is kept for `result`."""
         self._filler, self._sink, self._run = filler, sink, run
-        self._begun: Begun | None = None
+        self._prepared: Prepared | None = None
         self._made: tuple[list[Batch], WorkTimes] | None = None
         self._error: PenstockError | None = None
         with self._keeping_errors():
-            self._begun = filler.begin(epoch, run.positions(), sink)
+            self._prepared = filler.prepare(epoch, run.positions(), sink)
+
+    def begin(self) -> None:
+        """Let other threads begin, if there are any."""
+        if self._prepared is not None:
+            self._prepared.begin()
 
     def settle(self) -> None:
-        """Finish, if that was not done yet. A filler does one thing at a time: the next may begin after this."""
-        if self._begun is None:
+        """Finish, if that was not done yet. A filler has one run under way, and one prepared."""
+        if self._prepared is None:
             return
         with self._keeping_errors():
-            times = self._filler.finish(self._begun)
+            times = self._filler.finish(self._prepared)
             self._made = parted(self._sink.batch(), self._run), times
-        self._begun = None
+        self._prepared = None
 
     def result(self) -> tuple[list[Batch], WorkTimes]:
         """Return the batches, and where the time went; asked for once. Several share their memory, and hold fixed columns only.
@@ -167,7 +172,9 @@ class Filling:
 
 def fill_run(filler: Filler, sink: OwnArrays, epoch: int, run: Run) -> tuple[list[Batch], WorkTimes]:
     """Return the batches of `run`, and where the time went; see `Filling.result`."""
-    return Filling(filler, sink, epoch, run).result()
+    filling = Filling(filler, sink, epoch, run)
+    filling.begin()
+    return filling.result()
 
 
 @final
@@ -179,7 +186,7 @@ class InlineEngine(Engine):
         self._work = work
         self._threads = threads
         self._filler: Filler | None = None
-        self._filling: Filling | None = None
+        self._fillings: list[Filling] = []
         self._reused = Reused()
         self._places: Layout | None = None
 
@@ -189,18 +196,18 @@ class InlineEngine(Engine):
         following: Filling | None = None
         try:
             for number in range(len(runs)):
-                run, filling = runs[number], following or self._begin(epoch, runs[number])
-                following = None
+                run, filling = runs[number], following or self._begun(epoch, runs[number])
+                following = self._prepared(epoch, runs[number + 1]) if 0 < number < len(runs) - 1 else None
                 try:
                     batches, times = filling.result()
                 except PenstockError:
                     if run.batches == 1:
                         raise
                     yield from self._one_by_one(epoch, run)
+                    following = None
                     continue
-                if 0 < number < len(runs) - 1 and self._goes_ahead(runs[number + 1]):  # somebody waits for the first, and starting threads takes time
-                    with suppress(MemoryError):  # it is tried again in its turn
-                        following = self._begin(epoch, runs[number + 1])
+                if following is not None:
+                    following.begin()
                 yield Delivered(batches, run.size, times)
         finally:
             if following is not None:
@@ -210,22 +217,36 @@ class InlineEngine(Engine):
     def _one_by_one(self, epoch: int, run: Run) -> Generator[Delivered, None, None]:
         """Yield the batches of a run that failed, up to the bad one."""
         for one in run.each():
-            batches, times = self._begin(epoch, one).result()
+            batches, times = self._begun(epoch, one).result()
             yield Delivered(batches, one.size, times)
 
-    def _begin(self, epoch: int, run: Run) -> Filling:
-        """Begin to fill a run, when what an earlier iteration over this loader may have begun is finished."""
+    def _begun(self, epoch: int, run: Run) -> Filling:
+        """Return a run that is being filled; what earlier iterations over this loader have prepared is finished."""
+        first = self._filler is None
         if self._filler is None:
             self._filler = Filler(self._work, threads=self._threads)
-        if self._filling is not None:
-            self._filling.settle()
-        self._filling = Filling(self._filler, self._sink(run.rows), epoch, run)
-        return self._filling
+        for filling in self._fillings:
+            filling.settle()
+        filling = Filling(self._filler, self._sink(run.rows), epoch, run)
+        self._fillings = [filling]
+        if not first:  # that one is waited for, starting threads takes milliseconds, and no block is open yet
+            filling.begin()
+        return filling
 
-    def _goes_ahead(self, run: Run) -> bool:
-        """Return whether threads may begin with a run while the one before it is used: it is memory that nobody asked for yet."""
+    def _prepared(self, epoch: int, run: Run) -> Filling | None:
+        """Return a run that threads may begin with while the one before it is used; None when there are none, or it is memory nobody asked for yet."""
         assert self._filler is not None
-        return self._filler.ahead and self._places is not None and self._places.bytes // max(self._places.rows, 1) * run.rows <= _AHEAD_BYTES
+        assert self._places is not None
+        if not self._filler.ahead or self._places.bytes // max(self._places.rows, 1) * run.rows > _AHEAD_BYTES:
+            return None
+        for filling in self._fillings[:-1]:
+            filling.settle()
+        try:
+            filling = Filling(self._filler, self._sink(run.rows), epoch, run)
+        except MemoryError:  # it is tried again in its turn
+            return None
+        self._fillings = [*self._fillings[-1:], filling]
+        return filling
 
     def _sink(self, rows: int) -> OwnArrays:
         """Return where so many rows go; nearly all runs are of the same size."""
@@ -236,7 +257,7 @@ class InlineEngine(Engine):
 
     def close(self) -> None:
         """Let go of memory that is not in use."""
-        if self._filling is not None:
-            self._filling.settle()
-        self._filling = None
+        for filling in self._fillings:
+            filling.settle()
+        self._fillings = []
         self._reused = Reused()

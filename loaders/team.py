@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import struct
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +36,8 @@ _PATIENCE = 200
 _WORDS, _JOB, _SEMAPHORE = 64, 32, 40
 """Words of a control block, and where the job and the semaphore stand in it: see `team_kernel`."""
 
+_JOB_WORDS = struct.Struct("=5q")
+
 _serve = Kernel("loaders.team_kernel", "serve", "i8(u8 u8 u8 i8)", sources=("kernel_memory",))
 _begin = Kernel("loaders.team_kernel", "begin", "i8(u8 u8 i8)", sources=("kernel_memory",))
 _finish = Kernel("loaders.team_kernel", "finish", "i8(u8 u8)", sources=("kernel_memory",))
@@ -52,10 +56,10 @@ class Team:
         self._lock = threading.RLock()  # the garbage collector may close an iterator, which finishes its job, in the middle of what is done here
         self._threads = self._open = 0
         self._lost = self._jobs
-        self._alive: object = None
+        self._alive: tuple[object, ...] = (None,)
         self._block: _Block | None = None
 
-    def begin(self, job: tuple[int, int, int, int, int], threads: int, alive: object) -> int:
+    def begin(self, job: tuple[int, int, int, int, int], threads: int, alive: tuple[object, ...]) -> int:
         """Open a job for all threads but this one, and return its number.
 
         A job is to call the machine code at an address with each of some rows of arguments: address of the code, address of the rows, bytes of one,
@@ -85,14 +89,14 @@ class Team:
                 self.settle()
             return number > self._lost
 
-    def settle(self) -> None:
-        """Finish the job that is open, if there is one, whoever began it."""
-        if not self._open:
+    def settle(self, owner: object = None) -> None:
+        """Finish the job that is open, if there is one, whoever began it; or only if it is the owner's, the first of what was to be kept alive."""
+        if not self._open or (owner is not None and self._alive[0] is not owner):
             return
         with self._lock:
             if self._open and self._block is not None:
                 self._block.finish()
-            self._open, self._alive = 0, None
+            self._open, self._alive = 0, (None,)
 
 
 class _Block:
@@ -111,7 +115,7 @@ class _Block:
 
     def begin(self, job: tuple[int, int, int, int, int], number: int) -> None:
         """Open a job."""
-        self._words[_JOB : _JOB + 5] = job
+        _JOB_WORDS.pack_into(self._words.data, 8 * _JOB, *job)
         self._begin(number)
 
     def finish(self) -> None:
@@ -145,13 +149,13 @@ class Spread:
         self._ends = np.zeros(PARTS, np.int64)
         self._rest = (self._words.ctypes.data, self._words.strides[0], self._done.ctypes.data, PARTS)
         self._cut_for = self._count = self._job = 0
-        self._fresh = True
+        self._alive: tuple[object, ...] = ()
 
-    def begin(self, alive: tuple[object, ...], size: int, at: int, count: int, *others: int) -> None:
-        """Have the team call the kernel over `count` rows of `size` bytes together, if they are large; `alive` holds their memory on either side."""
-        self._count, self._job = count, 0
-        fresh, self._fresh = self._fresh, False  # the first call finds blocks that are not open, and is for a batch that somebody waits for
-        if fresh or not self.shared or size < LEAST_BYTES or count < PARTS:
+    def prepare(self, alive: tuple[object, ...], size: int, at: int, count: int, *others: int) -> None:
+        """Prepare to call the kernel over `count` rows of `size` bytes together; `alive` holds their memory on either side."""
+        TEAM.settle(self)  # an iteration that was interrupted may have left a job of these words
+        self._count, self._job, self._alive = count, 0, ()
+        if not self.shared or size < LEAST_BYTES or count < PARTS:
             return
         if count != self._cut_for:
             bounds = np.arange(PARTS + 1) * count // PARTS
@@ -160,12 +164,44 @@ class Spread:
         self._numbers[:, 0] = at
         if others:
             self._numbers[:, 3:] = others
-        self._job = TEAM.begin((self.call.entry(), *self._rest), self._threads, (self, alive))
+        self._alive = (self, alive)
+
+    def begin(self) -> None:
+        """Have the team begin with what was prepared, if it is large."""
+        if self._alive:
+            alive, self._alive = self._alive, ()
+            self._job = TEAM.begin((self.call.entry(), *self._rest), self._threads, alive)
 
     def left(self) -> list[tuple[int, int]]:
         """Wait for the team; return what is left for `call`, as `(begin, end)`: all that is small, or not open."""
+        self._alive = ()
         if not self._job or not TEAM.finish(self._job):
             return [(0, self._count)]
         if self._done.tobytes() == self._ends.tobytes():
             return []
         return [(int(self._done[part]), int(self._ends[part])) for part in np.flatnonzero(self._done < self._ends)]
+
+
+class Copying(NamedTuple):
+    """Rows that are to be copied: begun, which leaves them to other threads, if there are any, and finished. Doing either again changes nothing.
+
+    Attributes:
+        spread: what is called for large batches, if anything is.
+        rest: waits for it, and does what is left.
+    """
+
+    spread: Spread | None
+    rest: Callable[[], None]
+
+    def begin(self) -> None:
+        """Let other threads begin."""
+        if self.spread is not None:
+            self.spread.begin()
+
+    def finish(self) -> None:
+        """Have all rows copied.
+
+        Raises:
+            BadData: a block is damaged; names shard, row and column.
+        """
+        self.rest()

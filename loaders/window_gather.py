@@ -16,7 +16,7 @@ from ..jit import Held, Kernel
 from ..shards.columns import FixedColumn
 from ..shards.windows import TokenWindows
 from .lookup import Place
-from .team import TEAM, Spread
+from .team import Copying, Spread
 
 _STORED = ("u1", "u2", "u4", "i4", "i8")
 _MADE = ("i4", "i8")
@@ -42,7 +42,7 @@ class WindowGather:
         self._quick = (np.dtype(stored).str[1:], np.dtype(made).str[1:]) in _PAIRS
         if self._quick:
             held = [*map(Held, (np.empty(1, stored), np.empty(1, made), windows.firsts, self._addresses))]
-            self._spread = Spread(lambda: _gather.bind(*held, windows.seq_len), 4, threads)
+            self._spreads = [Spread(lambda: _gather.bind(*held, windows.seq_len), 4, threads) for _ in range(2)]
 
     def into(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]]) -> None:
         """Copy windows `rows` into the one array of `outs`, `[rows, seq_len]`; both are C-contiguous.
@@ -50,34 +50,35 @@ class WindowGather:
         Raises:
             BadData: a block is damaged; names shard, row and column.
         """
-        self.begin(rows, outs)
-        self.finish(rows, outs)
+        copying = self.prepare(rows, outs)
+        copying.begin()
+        copying.finish()
 
     @property
     def shared(self) -> bool:
-        """Whether other threads work between `begin` and `finish`."""
-        return self._quick and self._spread.shared
+        """Whether other threads work between `begin` and `finish` of what was prepared."""
+        return self._quick and self._spreads[0].shared
 
-    def begin(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]], *, streams: bool = False) -> None:  # noqa: ARG002  (as `Gather` has it)
-        """Begin to do what `into` does, and leave it to other threads, if there are any. Windows always go through the caches."""
-        TEAM.settle()  # an iteration that was interrupted may have left a job that reads these tables
-        if self._quick:
-            self._spread.begin((self, rows, outs), outs[0].nbytes, rows.ctypes.data, rows.size, outs[0].ctypes.data)
-
-    def finish(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]]) -> None:
-        """Do what is left of what was begun last, with the same arrays.
-
-        Raises:
-            BadData: a block is damaged; names shard, row and column.
-        """
+    def prepare(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]], *, streams: bool = False) -> Copying:  # noqa: ARG002  (as `Gather` has it)
+        """Return what does what `into` does; windows always go through the caches. The one prepared before may be under way, the one before that may not."""
         (out,) = outs
+        if not self._quick:
+            return Copying(None, lambda: self._one_by_one(rows, out))
+        self._spreads.reverse()
+        spread = self._spreads[0]
+        spread.prepare((self, rows, out), out.nbytes, rows.ctypes.data, rows.size, out.ctypes.data)
+        return Copying(spread, lambda: self._finish(spread, rows, out))
+
+    def _one_by_one(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
+        for number, row in enumerate(rows.tolist()):
+            out[number] = self._windows.row(row)
+
+    def _finish(self, spread: Spread, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
         at, to = rows.ctypes.data, out.ctypes.data
-        for begin, end in self._spread.left() if self._quick else [(0, rows.size)]:
+        for begin, end in spread.left():
             done = begin
-            while done < end:
-                if self._quick and (done := self._spread.call(at, end, done, to)) == end:
-                    break
-                if not (self._quick and self._open(int(rows[done]))):
+            while (done := spread.call(at, end, done, to)) < end:
+                if not self._open(int(rows[done])):
                     out[done] = self._windows.row(int(rows[done]))
                     done += 1
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from blocks import Made
@@ -22,9 +23,17 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.jit import Bound
 from penstock.loaders import inline, team, team_kernel
+from penstock.loaders.gather import Gather
 from penstock.loaders.lookup import Lookup
-from penstock.loaders.team import LEAST_BYTES, PARTS, Spread, Team
+from penstock.loaders.team import LEAST_BYTES, PARTS, Copying, Spread, Team
 from penstock.loaders.window_gather import WindowGather
+
+
+def begun(gather: Gather, rows: npt.NDArray[np.int64], out: npt.NDArray[np.uint8]) -> Copying:
+    """Return rows that are being copied."""
+    copying = gather.prepare(rows, [out])
+    copying.begin()
+    return copying
 
 
 @settings(max_examples=25, deadline=None)
@@ -83,7 +92,8 @@ def test_small_batches_and_one_thread_are_left_to_the_caller() -> None:
     for threads, size, rows in ((2, LEAST_BYTES - 1, 1000), (2, LEAST_BYTES, PARTS - 1), (1, 1 << 30, 1000)):
         spread = Spread(lambda: cast("Bound", Never()), 3, threads)
         for _ in range(2):
-            spread.begin((), size, 0, rows)
+            spread.prepare((), size, 0, rows)
+            spread.begin()
             assert spread.left() == [(0, rows)]
 
 
@@ -94,11 +104,10 @@ def test_beginning_a_job_finishes_the_one_that_is_open() -> None:
     rows, outs = np.arange(64), [np.zeros((64, 16384), np.uint8) for _ in range(2)]
     for gather in (first, second):  # blocks are opened
         gather.into(rows, [np.zeros((64, 16384), np.uint8)])
-    first.begin(rows, [outs[0]])
-    second.begin(rows, [outs[1]])
+    one, other = begun(first, rows, outs[0]), begun(second, rows, outs[1])
     assert outs[0].tobytes() == made.rows.tobytes()
-    first.finish(rows, [outs[0]])
-    second.finish(rows, [outs[1]])
+    one.finish()
+    other.finish()
     assert outs[1].tobytes() == made.rows.tobytes()
 
 
@@ -109,7 +118,7 @@ def test_memory_outlives_a_job_that_nobody_finishes() -> None:
     gather = made.gather(2)
     gather.into(rows, [out.copy()])
     gone = weakref.ref(gather)
-    gather.begin(rows, [out])
+    begun(gather, rows, out)
     del gather
     assert gone() is not None
     made.gather(2).into(rows, [out.copy()])
@@ -140,12 +149,12 @@ def test_a_fork_starts_a_team_of_its_own() -> None:
     rows, out = np.arange(64), np.zeros((64, 16384), np.uint8)
     gather.into(rows, [out])
     out[:] = 0
-    gather.begin(rows, [out])
+    copying = begun(gather, rows, out)
     child = os.fork()
     if child == 0:
         code = 3
         try:
-            gather.finish(rows, [out])
+            copying.finish()
             first = out.tobytes() == made.rows.tobytes()
             out[:] = 0
             gather.into(rows, [out])
@@ -157,7 +166,7 @@ def test_a_fork_starts_a_team_of_its_own() -> None:
         assert time.monotonic() < deadline, "the fork does not end"
         time.sleep(0.01)
     assert found[1] == 0
-    gather.finish(rows, [out])
+    copying.finish()
     assert out.tobytes() == made.rows.tobytes()
 
 
@@ -242,7 +251,7 @@ def test_an_iteration_that_is_dropped_leaves_nothing_begun(rows: ps.Dataset) -> 
             break
     gc.collect()
     assert team.TEAM._open == 0
-    assert team.TEAM._alive is None
+    assert team.TEAM._alive == (None,)
 
 
 def test_an_error_in_a_run_begun_ahead_comes_in_its_place(rows: ps.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,10 +282,10 @@ def test_a_collector_in_the_middle_of_a_job_may_finish_it() -> None:
     first, second = made.gather(2), made.gather(2)
     for gather in (first, second):  # blocks are opened
         gather.into(rows, [np.zeros((64, 16384), np.uint8)])
-    first.begin(rows, [outs[0]])
+    copying = begun(first, rows, outs[0])
     assert team.TEAM._open > 0
     with team.TEAM._lock:
-        first.finish(rows, [outs[0]])
+        copying.finish()
     second.into(rows, [outs[1]])
     assert outs[0].tobytes() == outs[1].tobytes() == made.rows.tobytes()
 
@@ -289,14 +298,14 @@ def test_a_job_that_was_interrupted_is_finished_before_its_tables_change(monkeyp
     gather.into(rows, [outs[2]])
     begin = Team.begin
 
-    def interrupted(self: Team, job: tuple[int, int, int, int, int], threads: int, alive: object) -> int:
+    def interrupted(self: Team, job: tuple[int, int, int, int, int], threads: int, alive: tuple[object, ...]) -> int:
         begin(self, job, threads, alive)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(Team, "begin", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            gather.begin(rows, [outs[0]])
+            begun(gather, rows, outs[0])
     gather.into(rows[::-1].copy(), [outs[1]])
     assert outs[0].tobytes() == made.rows.tobytes()
     assert outs[1].tobytes() == made.rows[::-1].tobytes()
@@ -313,20 +322,20 @@ def test_a_first_run_that_cannot_begin_says_why(rows: ps.Dataset, monkeypatch: p
 def test_no_memory_for_the_next_run_keeps_nobody_from_this_one(rows: ps.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that cannot be begun ahead is begun in its turn."""
     loader = loader_of(rows, 2, 200)
-    begun, begin = [], inline.InlineEngine._begin
+    prepared, real = [], inline.OwnArrays
 
-    def scarce(self: inline.InlineEngine, epoch: int, run: Any) -> Any:
-        begun.append(run.start)
-        if begun.count(run.start) == 1:
+    def scarce(*given: Any) -> inline.OwnArrays:
+        prepared.append(given[1])
+        if len(prepared) % 2:
             raise MemoryError
-        return begin(self, epoch, run)
+        return real(*given)
 
     wanted = [batch["n"].tolist() for batch in loader_of(rows, 1, 200)]
     iterator = iter(loader)
     got = [next(iterator)["n"].tolist() for _ in range(2)]
-    monkeypatch.setattr(inline.InlineEngine, "_begin", scarce)
+    monkeypatch.setattr(inline, "OwnArrays", scarce)
     assert [*got, *(batch["n"].tolist() for batch in iterator)] == wanted
-    assert len(begun) > len(set(begun))
+    assert len(prepared) > 2
 
 
 def test_memory_goes_with_its_batches(rows: ps.Dataset) -> None:
