@@ -35,6 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LOOK_S = 0.1
 """Least seconds between two looks at a process tree's memory."""
 
+WARM_S = 60.0
+"""Seconds that importing a program may take."""
+
 GRACE_S = 5.0
 """Seconds that a program may take to end once it has told its result."""
 
@@ -97,6 +100,22 @@ def _watched(process: subprocess.Popen[bytes], out: Path, limit_s: float) -> int
             _kill(process)
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment of a program: it finds this folder, and may write bytecode, without which starts would measure Python's compiler."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+
+
+def warm(config: Config) -> None:
+    """Import a configuration's program, unmeasured: the first process of an environment finds its libraries on disk, the next one in memory.
+
+    Otherwise whoever follows programs of other environments would begin a quarter of a second later than who follows one of its own.
+    """
+    with tempfile.TemporaryDirectory() as cwd, contextlib.suppress(subprocess.TimeoutExpired):
+        command = [config.get("interpreter", sys.executable), "-W", "ignore", "-c", f"import {config['module']}"]
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(), cwd=cwd, timeout=WARM_S, check=False)
+
+
 def measure(config: Config, limit_s: float = 600.0) -> Run:
     """Run one configuration in a fresh process, by the interpreter that it names (this one by default), in an empty folder.
 
@@ -108,13 +127,11 @@ def measure(config: Config, limit_s: float = 600.0) -> Run:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.time()
     command = [config.get("interpreter", sys.executable), "-W", "ignore", "-m", config["module"], json.dumps({**config, "began": began})]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # without bytecode, starts measure Python's compiler
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with tempfile.TemporaryDirectory() as folder:
         out, err, cwd = Path(folder, "out"), Path(folder, "err"), Path(folder, "cwd")
         cwd.mkdir()
         with out.open("wb") as told, err.open("wb") as words:
-            process = subprocess.Popen(command, stdout=told, stderr=words, env=environment, cwd=cwd, start_new_session=True)
+            process = subprocess.Popen(command, stdout=told, stderr=words, env=_environment(), cwd=cwd, start_new_session=True)
             try:
                 peak = _watched(process, out, limit_s)
             finally:

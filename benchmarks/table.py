@@ -142,8 +142,12 @@ def measure(campaign: Campaign, workload: str, loaders: Sequence[Loader]) -> Non
     print(f"{workload}:", flush=True)
     configs = configurations(campaign, workload, loaders)
     for turn in range(campaign.rounds):
-        began = time.monotonic()
+        began, before = time.monotonic(), ("", "")
         for name in harness.turned(list(configs), turn):
+            program = configs[name]["interpreter"], configs[name]["module"]
+            if program != before:
+                harness.warm(configs[name])
+            before = program
             try:
                 run = harness.measure(configs[name])
             except RuntimeError as error:

@@ -150,3 +150,16 @@ def test_a_program_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(RuntimeError, match="ended with code -9"):
         harness.measure({"module": "silent"}, limit_s=0.5)
     assert time.monotonic() - began < 30
+
+
+def test_a_program_is_warmed_by_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program is imported and not run, in a folder of its own; one that cannot be imported, or hangs, stops nobody."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "counted.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'a').write(__name__ + '\\n')\n")
+    (tmp_path / "hanging.py").write_text("import time; time.sleep(60)\n")
+    monkeypatch.setattr(harness, "WARM_S", 5.0)
+    harness.warm({"module": "counted"})
+    assert (tmp_path / "seen").read_text() == "counted\n"
+    harness.warm({"module": "no_such_program"})
+    monkeypatch.setattr(harness, "WARM_S", 0.3)
+    harness.warm({"module": "hanging"})

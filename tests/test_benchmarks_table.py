@@ -45,6 +45,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return Run(told=told, cpu_s=1, peak_bytes=10**8, wall_s=1)
 
     monkeypatch.setattr(harness, "measure", measure)
+    monkeypatch.setattr(harness, "warm", lambda _config: None)
     return asked
 
 
@@ -78,6 +79,17 @@ def test_rounds_are_interleaved(measured: list[dict[str, Any]], campaign: table.
     first, second = names[:5], names[5:10]
     assert sorted(first) == sorted(second)
     assert second == first[1:] + first[:1]
+
+
+def test_a_program_after_another_is_warmed_first(monkeypatch: pytest.MonkeyPatch, measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """Each change of program in a round is preceded by an import that is not measured, and settings of one program by none."""
+    heard: list[str] = []
+    monkeypatch.setattr(harness, "warm", lambda config: heard.append(config["module"]))
+    campaign.rounds = 1
+    table.measure(campaign, "W4", FAKES)
+    ran = [config["module"] for config in measured if "make" not in config]
+    changes = [module for module, before in zip(ran, ["", *ran], strict=False) if module != before]
+    assert [module for module in heard if module != "m.broken"] == changes
 
 
 def test_data_are_made_once(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
