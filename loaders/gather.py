@@ -22,7 +22,7 @@ from ..jit import Held, Kernel
 from ..shards.columns import FixedColumn
 from ..shards.manifest import Manifest
 from .lookup import Lookup
-from .team import TEAM, Copying, Spread
+from .team import Copying, Spread
 
 MAX_BLOCKS = 2**22
 """A dataset with more blocks is taken row by row: the tables would need 100 MiB."""
@@ -33,12 +33,6 @@ LINES = 8
 _AHEAD = 32
 """Cache lines that are asked for before they are copied: more than a core can wait for at once only keep it waiting."""
 
-_WORD = 8
-"""Bytes; narrow rows that lie at multiples of it are copied word by word."""
-
-_WIDE = 4096
-"""Bytes of a row from which on C's `memcpy` copies it: it knows what this processor does best with many."""
-
 _LINE = 64
 """Bytes of a cache line."""
 
@@ -46,13 +40,13 @@ _STREAM_BYTES = 1 << 20
 """Bytes of a column in a batch from which on it is written past the caches. A store into a cache reads the line first: with batches that leave the cache
 before they are read, streaming takes a third of the traffic away."""
 
-_gather = Kernel("loaders.gather_kernel", "gather", "i8(i8[:] i4[:] i8 u8[:,:] u8[:] u8[:] u8[:] u8[:,:] i8 u8 i8 i8)", sources=("kernel_memory",))
+_gather = Kernel("loaders.gather_kernel", "gather", "i8(i8[:] i4[:] i8 u8[:,:] u8[:] u1[:] u8[:] u8[:,:] i8 u8 i8 i8)", sources=("kernel_memory",))
 
 
 class _Table(NamedTuple):
-    """What the kernel is told of one batch: how each column is copied, and to where."""
+    """What the kernel is told of one batch: whether each column is written past the caches, and to where."""
 
-    units: npt.NDArray[np.uint64]
+    streamed: npt.NDArray[np.uint8]
     outs: npt.NDArray[np.uint64]
     spread: Spread
 
@@ -70,14 +64,13 @@ class Gather:
         self._addresses = np.zeros((len(fields), self._firsts.size - 1), np.uint64)
         widths = np.array([prod(field.shape) * np.dtype(field.dtype).itemsize for field in fields.values()], np.uint64)
         self._widths = widths.tolist()
-        self._near = [1 if width % _WORD or width >= _WIDE else _WORD for width in self._widths]
         ahead = max(_AHEAD // max(int(np.clip((widths + 63) // 64, 1, LINES).sum()), 1), 2)
         head, scratch = (Held(self._firsts), Held(guide), shift, Held(self._addresses), Held(widths)), (len(fields), _AHEAD)
 
         def table() -> _Table:
-            units, outs = (np.zeros(len(fields), np.uint64) for _ in range(2))
-            held = (*head, Held(units), Held(outs))
-            return _Table(units, outs, Spread(lambda: _gather.bind(*held, Held(np.empty(scratch, np.uint64)), ahead), 3, threads))
+            streamed, outs = np.zeros(len(fields), np.uint8), np.zeros(len(fields), np.uint64)
+            held = (*head, Held(streamed), Held(outs))
+            return _Table(streamed, outs, Spread(lambda: _gather.bind(*held, Held(np.empty(scratch, np.uint64)), ahead), 3, threads))
 
         self._tables = [table(), table()]
         self._views: list[npt.NDArray[Any]] = []
@@ -107,12 +100,10 @@ class Gather:
         """Return what does what `into` does. The one prepared before may be under way, the one before that must be finished."""
         self._tables.reverse()
         table = self._tables[0]
-        TEAM.settle(table.spread)  # an iteration that was interrupted may have left a job that reads these tables
+        table.spread.prepare((self, rows, outs), sum([out.nbytes for out in outs]), rows.ctypes.data, rows.size)
         for column, out in enumerate(outs):
             table.outs[column] = address = out.ctypes.data
-            far = streams and out.nbytes >= _STREAM_BYTES and not (address % _LINE or self._widths[column] % _LINE)
-            table.units[column] = _LINE if far else 1 if address % _WORD else self._near[column]
-        table.spread.prepare((self, rows, outs), sum([out.nbytes for out in outs]), rows.ctypes.data, rows.size)
+            table.streamed[column] = streams and out.nbytes >= _STREAM_BYTES and not (address % _LINE or self._widths[column] % _LINE)
         return Copying(table.spread, lambda: self._finish(table, rows, outs))
 
     def _finish(self, table: _Table, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]]) -> None:
@@ -138,11 +129,7 @@ class Gather:
             assert isinstance(column, FixedColumn)
             values = np.ascontiguousarray(column.values)
             self._views.append(values)
-            self._addresses[number, block] = address = values.ctypes.data
-            if address % _WORD:
-                self._near[number] = 1
-                for table in self._tables:
-                    table.units[number] = 1
+            self._addresses[number, block] = values.ctypes.data
         return True
 
 

@@ -71,7 +71,7 @@ def gather(
     shift: Any,
     addresses: Any,
     widths: Any,
-    units: Any,
+    streamed: Any,
     outs: Any,
     sources: Any,
     ahead: Any,
@@ -82,9 +82,8 @@ def gather(
     """Copy every column of the rows from number `begin` of the `count` at address `at` on to addresses `outs[column]` + i * `widths[column]`.
 
     `firsts` holds the first row of each block and the number of rows, `guide` the block of every row that is a multiple of 2**`shift`, and last the
-    last block. `units[column]` is 8 where rows lie at multiples of eight bytes and are copied word by word, which is
-    for narrow ones, 1 where `memcpy` copies them, and 64 where they are copied by cache lines and past the caches. Returns how many are done: fewer than all when a block
-    is not open.
+    last block. Columns that are `streamed` are copied by cache lines and past the caches, others by `memcpy`, which knows what this processor does best.
+    Returns how many are done: fewer than all when a block is not open.
 
     A row is located, and its memory asked for, `ahead` rows before it is copied; `sources` holds that many addresses for each column, rounded up to a
     power of two.
@@ -98,11 +97,9 @@ def gather(
             for column in range(widths.size):
                 width, source = widths[column], sources[column, done & mask]
                 target = outs[column] + np.uint64(done) * width
-                if units[column] == 64:
+                if streamed[column]:
                     for line in range(width // np.uint64(64)):
                         _stream(target + np.uint64(line) * np.uint64(64), source + np.uint64(line) * np.uint64(64))
-                elif units[column] == 8:
-                    _copy_words(target, source, width // np.uint64(8))
                 else:
                     _copy(target, source, width)
         if i < end and not _locate(firsts, guide, rows[i], shift, addresses, widths, sources, i & mask):
@@ -147,11 +144,3 @@ def _ask(source: Any, width: Any) -> None:
     if width > 128:
         for line in range(2, 8):
             prefetch(source + np.uint64(line) * np.uint64(64))
-
-
-@numba.njit
-def _copy_words(target: Any, source: Any, words: Any) -> None:
-    """Copy 64-bit words from one address to another."""
-    out, row = longs(target), longs(source)
-    for k in range(words):
-        out[k] = row[k]

@@ -152,8 +152,11 @@ class Spread:
         self._alive: tuple[object, ...] = ()
 
     def prepare(self, alive: tuple[object, ...], size: int, at: int, count: int, *others: int) -> None:
-        """Prepare to call the kernel over `count` rows of `size` bytes together; `alive` holds their memory on either side."""
-        TEAM.settle(self)  # an iteration that was interrupted may have left a job of these words
+        """Prepare to call the kernel over `count` rows of `size` bytes together; `alive` holds their memory on either side.
+
+        Only then may tables change that the calls before it read.
+        """
+        TEAM.settle(self)  # an iteration that was interrupted may have left a job of these words, and of the tables they name
         self._count, self._job, self._alive = count, 0, ()
         if not self.shared or size < LEAST_BYTES or count < PARTS:
             return
