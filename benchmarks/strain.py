@@ -94,8 +94,8 @@ def answers(runs: dict[str, list[Run]], rows: int) -> list[tuple[str, str, bool]
         for name in ("images", "rows"):
             each = runs[f"consumer of {name}, {workers} workers"]
             waiting, present, step_ms = median(each, "waiting"), median(each, "waiting_when_ready"), 1000 * median(each, "step_s")
-            question = f"waiting of a slow consumer of {name}, {workers} workers, steps of {step_ms:.0f} ms (under 1 % more than of ready batches)"
-            found.append((question, f"{waiting:.2%}, of ready batches {present:.2%}", waiting - present < 0.01))
+            question = f"waiting of a slow consumer of {name}, {workers} workers, steps of {step_ms:.0f} ms (under 1 %)"
+            found.append((question, f"{waiting:.2%}, and {present:.2%} when batches lie ready", waiting < 0.01))
     for workers in (0, 2):
         grown = growth(runs[f"20 epochs of images, {workers} workers"]) / 1e6
         found.append((f"growth over 20 epochs of images, {workers} workers (within 10 MB)", f"{grown:.1f} MB", grown < 10))

@@ -25,7 +25,7 @@ SLACK = 1.5
 """How much longer the slow consumer's step is than the loader's time for a batch."""
 
 WARM_S = 1.5
-"""Least time before it begins."""
+"""Least seconds that a loader is iterated before a slow consumer is measured."""
 
 LEAST_STEP_S = 0.005
 """Of the slow consumer: below that nobody trains."""
