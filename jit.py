@@ -254,18 +254,6 @@ class Kernel:
         return jit_files.packed(symbol, missing, codes)
 
 
-@functools.cache
-def _machine() -> list[str]:
-    """Return what machine code depends on beside its source."""
-    found = [importlib.util.find_spec(name) for name in ("numba", "llvmlite")]
-    versions = [
-        Path(spec.origin).with_name("_version.py").read_text(encoding="utf-8") for spec in found if spec is not None and spec.origin is not None
-    ]
-    first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
-    lasting = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU")
-    return [*versions, os.uname().machine, *(line for line in first if line.startswith(lasting))]
-
-
 class Bound:
     """A kernel whose first arguments are fixed; the others are numbers, and are not checked."""
 
@@ -290,3 +278,15 @@ class Bound:
     def arguments(self, *numbers: int) -> bytes:
         """Return what the machine code is called with."""
         return self._head + self._rest.pack(*numbers)
+
+
+@functools.cache
+def _machine() -> list[str]:
+    """Return what machine code depends on beside its source."""
+    found = [importlib.util.find_spec(name) for name in ("numba", "llvmlite")]
+    versions = [
+        Path(spec.origin).with_name("_version.py").read_text(encoding="utf-8") for spec in found if spec is not None and spec.origin is not None
+    ]
+    first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
+    lasting = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU")
+    return [*versions, os.uname().machine, *(line for line in first if line.startswith(lasting))]

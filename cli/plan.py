@@ -55,8 +55,8 @@ def plan(
     if step is not None:
         told["step"] = step
         told["ranks"] = [_batch(rule, law, one, step, start) for one in (range(world_size) if rank is None else [rank])]
-    else:
-        position = order.position_of(sample or 0, **law)
+    elif sample is not None:
+        position = order.position_of(sample, **law)
         seats = [seat for seat in rule.seats(position, start) if rank in (None, seat.rank)]
         told |= {"sample": sample, "position": position, "seats": [seat._asdict() for seat in seats]}
     if as_json:

@@ -1,7 +1,8 @@
 """Fills rows of a batch: positions to rows, rows to bytes, bytes through the chains, results into the memory they are read from.
 
 The same code runs inline and in every worker; what differs is the `Sink` that says where results go. It keeps no state between calls but
-opened shards, and the tables of the runs that were prepared last: any run may be repeated, by any process, and writes the same bytes. It never allocates a batch and never copies one.
+opened shards, and the tables of the runs that were prepared last: any run may be repeated, by any process, and writes the same bytes. It never
+allocates a batch and never copies one.
 """
 
 from __future__ import annotations

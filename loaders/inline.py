@@ -236,8 +236,7 @@ class InlineEngine(Engine):
     def _prepared(self, epoch: int, run: Run) -> Filling | None:
         """Return a run that threads may begin with while the one before it is used; None when there are none, or it is memory nobody asked for yet."""
         assert self._filler is not None
-        assert self._places is not None
-        if not self._filler.ahead or self._places.bytes // max(self._places.rows, 1) * run.rows > _AHEAD_BYTES:
+        if not self._filler.ahead or self._work.row_bytes * run.rows > _AHEAD_BYTES:
             return None
         for filling in self._fillings[:-1]:
             filling.settle()

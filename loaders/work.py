@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .apply import Steps
 
 _TOGETHER_BYTES = 4 << 20
-"""Bytes of batches that are filled at a time: a call costs tens of microseconds, as much as copying 0.5 MB, and more would leave the last cache."""
+"""Bytes of batches that are filled at a time: a call costs tens of microseconds, as much as copying 0.5 MB, and more gains little and holds up the first."""
 
 _MOST_TOGETHER = 256
 """Batches that are filled at a time, however small: by then a call's cost is nothing, and more would hold up the first."""
@@ -52,12 +52,16 @@ class Work:
         """Whether rows are costly enough to spread one batch over workers, and may be seen one by one."""
         return self.steps is not None and self.steps.splits
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row in a batch, ragged columns left out."""
+        return sum(output.row_bytes for output in self.outputs.values() if not output.ragged)
+
     def together(self, batch_size: int) -> int:
         """Return how many batches of so many rows are filled at a time: several when they are small and nothing is done to them but copying."""
         if self.steps is not None or any(output.ragged for output in self.outputs.values()):
             return 1
-        whole = batch_size * sum(output.row_bytes for output in self.outputs.values())
-        return min(max(_TOGETHER_BYTES // max(whole, 1), 1), _MOST_TOGETHER)
+        return min(max(_TOGETHER_BYTES // max(batch_size * self.row_bytes, 1), 1), _MOST_TOGETHER)
 
     def check(self) -> None:
         """Refuse a dataset that changed on its way to a worker.
