@@ -106,19 +106,20 @@ class _Variant:
         self.parameters = parameters
         self.result = result
         self.words = struct.Struct("".join(parameter.words for parameter in parameters))
+        self.returned = _SCALARS.get(result.dtype, ctypes.c_uint64)  # numba writes something for a void function too
         self.call: Any = None
 
     def run(self, arguments: bytes) -> Any:
-        """Call the machine code; return what it returns.
+        """Call the machine code; return what it returns, which means nothing for a void function.
 
         Raises:
             RuntimeError: it failed, which kernels do not.
         """
-        result = ctypes.c_uint64()
+        result = self.returned()
         status = self.call(arguments, ctypes.byref(result))
         if status not in {0, -2}:
             raise RuntimeError(f"a kernel ended with status {status}: kernels do not raise; please report this")
-        return None if self.result.dtype == "void" else _SCALARS[self.result.dtype].from_buffer(result).value
+        return result.value
 
 
 class Held:
@@ -195,6 +196,8 @@ class Kernel:
     def bind(self, *first: Any) -> Bound:
         """Return the kernel with its first arguments fixed, for calls that must cost little: all others are numbers, and are not checked.
 
+        A tuple among them is given as its numbers, one by one.
+
         Args:
             first: numbers, and arrays as `Held`, whose dtypes choose the signature.
 
@@ -203,7 +206,7 @@ class Kernel:
         """
         given = tuple([value.dtype.str[1:] if value.dtype.isnative else value.dtype.str for value in first if isinstance(value, Held)])
         variant = self._variants.get(given)
-        if variant is None or any(parameter.dimensions or parameter.length for parameter in variant.parameters[len(first) :]):
+        if variant is None or any(parameter.dimensions for parameter in variant.parameters[len(first) :]):
             raise TypeError(f"{self!r} takes {list(self._signatures.values())}, and not arrays of {list(given)} as its first arguments")
         fixed: list[Any] = []
         for parameter, value in zip(variant.parameters, first, strict=False):

@@ -95,7 +95,7 @@ class View(NamedTuple):
                 return self
             if self.scaled or self.windowed or self.flipped:
                 return None
-            return self._replace(scale=(step.height, step.width), window=(0, 0, step.height, step.width), scaled=True)
+            return View(self.source, (step.height, step.width), (0, 0, step.height, step.width), True, self.windowed, self.flipped, self.fill)
         return self._cropped(step)
 
     def _cropped(self, step: Crop) -> View | None:
@@ -105,7 +105,7 @@ class View(NamedTuple):
             left = self.size[1] - left - width
         if inside and not self.scaled and not self.windowed:
             source = (self.source[0] + top, self.source[1] + left, height, width)
-            return self._replace(source=source, scale=(height, width), window=(0, 0, height, width))
+            return View(source, (height, width), (0, 0, height, width), self.scaled, self.windowed, self.flipped, self.fill)
         if not inside and self.windowed:
             return None
         window = (self.window[0] + top, self.window[1] + left, height, width)

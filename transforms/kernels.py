@@ -11,14 +11,25 @@ Imported only to be compiled. No allocation happens here: the caller lends scrat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
 from .slack import PRECISION
-from .vectors import LANES, bytes_of_a_column, look_up_four_bytes, look_up_one_byte, resize_eight_rows, resize_one_row
+from .vectors import (
+    LANES,
+    PIXELS,
+    byte_at,
+    bytes_of_a_column,
+    look_up_four_bytes,
+    look_up_one_byte,
+    part_into_planes,
+    part_into_planes_mirrored,
+    resize_eight_rows,
+    resize_one_row,
+)
 
 Compiled = TypeVar("Compiled", bound=Callable[..., object])
 Bytes = npt.NDArray[np.uint8]
@@ -78,20 +89,20 @@ def triangle_weights(begin: int, end: int, factor: int, size: int, first: int, c
 
 
 @_njit
-def _row_by_bytes(source: Bytes, start: int, target: Bytes, out: int, channels: int, count: int, places: Longs, weights: Words, width: int) -> None:
+def _row_by_bytes(start: int, target: Bytes, out: int, channels: int, count: int, places: Longs, weights: Words, width: int) -> None:
     """Resize one row without vector code: for grey images, and for an image's last row, behind which there may be no byte to read."""
     for index in range(count):
         first = start + places[2 * index] * channels
         for channel in range(channels):
             total = np.int32(1 << (PRECISION - 1))
             for tap in range(places[2 * index + 1]):
-                total += np.int32(source[first + tap * channels + channel]) * weights[index * width + tap]
+                total += np.int32(byte_at(first + tap * channels + channel)) * weights[index * width + tap]
             target[out + index * channels + channel] = total >> PRECISION
 
 
 @_njit
 def horizontal(
-    source: Bytes,
+    read: int,
     stride: int,
     channels: int,
     rows: tuple[int, int],
@@ -103,10 +114,10 @@ def horizontal(
     weights: Words,
     width: int,
 ) -> None:
-    """Resize the rows from `rows[0]` to `rows[1]` of `source` along x into `target`, `pitch` bytes a row.
+    """Resize the rows from `rows[0]` to `rows[1]` of an image along x into `target`, `pitch` bytes a row.
 
     Args:
-        source: the image, flat.
+        read: the image's address.
         stride: bytes of one of its rows.
         channels: bytes of one of its pixels.
         rows: first row and the one behind the last.
@@ -122,7 +133,7 @@ def horizontal(
     row = begin
     if channels == 3:
         safe = min(end, last)
-        read, write = source.ctypes.data, target.ctypes.data
+        write = target.ctypes.data
         first, table = places.ctypes.data, weights.ctypes.data
         while row + 8 <= safe:
             resize_eight_rows(write + (row - begin) * pitch, pitch, read + row * stride, stride, first, table, width * 4, count)
@@ -131,7 +142,7 @@ def horizontal(
             resize_one_row(write + (row - begin) * pitch, pitch, read + row * stride, stride, first, table, width * 4, count)
             row += 1
     while row < end:
-        _row_by_bytes(source, row * stride, target, (row - begin) * pitch, channels, count, places, weights, width)
+        _row_by_bytes(read + row * stride, target, (row - begin) * pitch, channels, count, places, weights, width)
         row += 1
 
 
@@ -144,14 +155,33 @@ def vertical(source: Bytes, offset: int, pitch: int, target: Bytes, at: int, len
 
 
 @_njit
-def _emit(line: Bytes, width: int, channels: int, flipped: bool, table: Any, out: Any, base: int, step: int, plane: int) -> None:
-    """Write one finished row through the table."""
-    size = table.itemsize
+def _is_identity(table: int, channels: int) -> bool:
+    """Return whether a table of bytes changes nothing."""
+    others = 0
     for channel in range(channels):
-        target = out.ctypes.data + (base + channel * plane) * size
+        for byte in range(256):
+            others += np.int64(byte_at(table + channel * 256 + byte)) != byte
+    return others == 0
+
+
+@_njit
+def _emit_plain(line: Bytes, width: int, flipped: bool, target: int, plane: int) -> None:
+    """Write one finished row of RGB pixels, at least `PIXELS` wide, into its planes."""
+    source = line.ctypes.data
+    if flipped:
+        part_into_planes_mirrored(target, plane, source, width)
+    else:
+        part_into_planes(target, plane, source, width)
+
+
+@_njit
+def _emit(line: Bytes, width: int, channels: int, flipped: bool, table: int, size: int, out: int, step: int, plane: int) -> None:
+    """Write one finished row through the table, whose entries have so many bytes."""
+    for channel in range(channels):
+        target = out + channel * plane * size
         first = line.ctypes.data + channel + ((width - 1) * channels if flipped else 0)
         stride = -channels if flipped else channels
-        entries = table.ctypes.data + channel * 256 * size
+        entries = table + channel * 256 * size
         if size == 4:
             look_up_four_bytes(target, step * 4, first, stride, entries, width)
         else:
@@ -159,7 +189,7 @@ def _emit(line: Bytes, width: int, channels: int, flipped: bool, table: Any, out
 
 
 @_njit
-def _fill(line: Bytes, begin: int, end: int, channels: int, fill: Bytes) -> None:
+def _fill(line: Bytes, begin: int, end: int, channels: int, fill: tuple[int, int, int, int]) -> None:
     for x in range(begin, end):
         for channel in range(channels):
             line[x * channels + channel] = fill[channel]
@@ -167,26 +197,30 @@ def _fill(line: Bytes, begin: int, end: int, channels: int, fill: Bytes) -> None
 
 @_njit
 def fused(
-    source: Bytes,
+    scratch: Bytes,
+    places: Longs,
+    weights: Words,
+    source: int,
     shape: tuple[int, int, int],
     part: tuple[int, int, int, int],
     factor: int,
     scale: tuple[int, int],
     window: tuple[int, int, int, int],
     flipped: bool,
-    fill: Bytes,
-    table: Any,
-    out: Any,
+    fill: tuple[int, int, int, int],
+    table: int,
+    size: int,
+    out: int,
     strides: tuple[int, int, int],
     room: tuple[int, int, int],
-    scratch: Bytes,
-    places: Longs,
-    weights: Words,
 ) -> None:
     """Write the whole result.
 
     Args:
-        source: the image's bytes, flat.
+        scratch: one line, then the rows of the horizontal pass.
+        places: two numbers for each output row and column.
+        weights: weights of the rows, then of the columns.
+        source: address of the image's bytes.
         shape: its height, width, channels.
         part: top, left, height, width of what is resized and read, counted at full size.
         factor: how many pixels of full size one pixel of the image stands for, each way.
@@ -194,13 +228,11 @@ def fused(
         window: top, left, height, width of what is kept of that; parts outside are filled.
         flipped: mirror the result.
         fill: a byte a channel.
-        table: `[channels, 256]` of the dtype of `out`.
-        out: the slot, flat.
+        table: address of `[channels, 256]` entries.
+        size: bytes of an entry: 1 or 4.
+        out: address of the slot, whose elements are entries of the table.
         strides: elements of `out` between rows, columns and channels.
         room: weights of one output along y, the same along x, bytes between scratch rows.
-        scratch: one line, then the rows of the horizontal pass.
-        places: two numbers for each output row and column.
-        weights: weights of the rows, then of the columns.
     """
     _, width, channels = shape
     top, left, height, across = window
@@ -212,6 +244,7 @@ def fused(
     over = places[2 * max(rows, 0) :]
     buffer = scratch[pitch:]
     begin = 0
+    plain = size == 1 and channels == 3 and strides[1] == 1 and across >= PIXELS and _is_identity(table, channels)
     if rows > 0 and columns > 0:
         triangle_weights(part[0], part[0] + part[2], factor, scale[0], top + y0, rows, places, down, tall)
         triangle_weights(part[1], part[1] + part[3], factor, scale[1], left + x0, columns, over, along, wide)
@@ -227,4 +260,8 @@ def fused(
             _fill(scratch, x1, across, channels, fill)
         else:
             _fill(scratch, 0, across, channels, fill)
-        _emit(scratch, across, channels, flipped, table, out, row * strides[0], strides[1], strides[2])
+        target = out + row * strides[0] * size
+        if plain:
+            _emit_plain(scratch, across, flipped, target, strides[2])
+        else:
+            _emit(scratch, across, channels, flipped, table, size, target, strides[1], strides[2])

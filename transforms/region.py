@@ -31,7 +31,7 @@ Bytes = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 _SOURCES = ("transforms.region_layout",)
-decode_part = Kernel("transforms.region_kernel", "decode_part", "i8(i8[:] i4[:] i8 i8 i8 i8 i8*4 i8 i8 i8[:])", sources=_SOURCES)
+decode_part = Kernel("transforms.region_kernel", "decode_part", "i8(i8[:] i4[:] i8[:] i8 i8 i8 i8 i8*4 i8 i8)", sources=_SOURCES)
 
 
 class Region(NamedTuple):
@@ -52,19 +52,15 @@ class _Decoder:
 
     def __init__(self, library: Held) -> None:
         """Allocate it."""
-        self.library = library
         memory = np.zeros(WORK_BYTES // 8, np.int64)
-        self.words = Held(memory.view(np.int32))
-        self.base = memory.ctypes.data
-        self.told = np.zeros(4, np.int64)
+        self._told = np.zeros(4, np.int64)
+        self._decode = decode_part.bind(library, Held(memory.view(np.int32)), Held(self._told), memory.ctypes.data)
 
     def part(self, data: Bytes, factor: int, box: Box, size: tuple[int, int], buffer: Bytes) -> Region | None:
         """Decode a part; see `decode_region`."""
         height = box[2]
-        outcome = decode_part(
-            self.library, self.words, self.base, data.ctypes.data, data.size, factor, box, buffer.ctypes.data, buffer.size, self.told
-        )
-        left, width, *found = self.told.tolist()
+        outcome = self._decode(data.ctypes.data, data.size, factor, *box, buffer.ctypes.data, buffer.size)
+        left, width, *found = self._told.tolist()
         if outcome != 0 or tuple(found) != size:
             return None
         return Region(buffer[: height * width * 3].reshape(height, width, 3), left)

@@ -133,7 +133,7 @@ def _created(library: Any, words: Any, base: Any) -> Any:
 
 
 @numba.njit
-def decode_part(library: Any, words: Any, base: Any, data: Any, size: Any, factor: Any, part: Any, out: Any, room: Any, told: Any) -> Any:
+def decode_part(library: Any, words: Any, told: Any, base: Any, data: Any, size: Any, factor: Any, part: Any, out: Any, room: Any) -> Any:
     """Decode a part of a colour JPEG into RGB rows at address `out`.
 
     The decoder is made and destroyed with each image: one that is used again keeps the tables of the image before, and would decode with them a JPEG
@@ -142,6 +142,7 @@ def decode_part(library: Any, words: Any, base: Any, data: Any, size: Any, facto
     Args:
         library: addresses of libjpeg's functions.
         words: the 32-bit words of the decoder's memory.
+        told: filled with the first column decoded, how many columns (a row is three times as many bytes), and the reduced image's height and width.
         base: its address.
         data: address of the encoded bytes.
         size: how many there are.
@@ -149,7 +150,6 @@ def decode_part(library: Any, words: Any, base: Any, data: Any, size: Any, facto
         part: top, left, height, width, in pixels of the reduced image.
         out: address of the rows.
         room: bytes there.
-        told: filled with the first column decoded, how many columns (a row is three times as many bytes), and the reduced image's height and width.
 
     Returns:
         0, or what went wrong: -1 an error or a warning of libjpeg's, -2 no such JPEG or part, -3 too little room.

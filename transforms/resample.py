@@ -17,16 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..jit import Kernel
+from ..jit import Held, Kernel
 from .geometry import Crop, Scale, Step, View
 from .slack import PRECISION, SLACK
 
 Array = npt.NDArray[Any]
 
-_SHAPES = "u1[:] i8*3 i8*4 i8 i8*2 i8*4 b1 u1[:] {0}[:,:] {0}[:] i8*3 i8*3 u1[:] i8[:] i4[:]"
-fused = Kernel(
-    "transforms.kernels", "fused", *(f"void({_SHAPES.format(kind)})" for kind in ("u1", "f4")), sources=("transforms.vectors", "transforms.slack")
-)
+_SIGNATURE = "void(u1[:] i8[:] i4[:] i8 i8*3 i8*4 i8 i8*2 i8*4 b1 i8*4 i8 i8 i8 i8*3 i8*3)"
+fused = Kernel("transforms.kernels", "fused", _SIGNATURE, sources=("transforms.vectors", "transforms.slack"))
 """The whole pass; its arguments are explained in `kernels`."""
 
 
@@ -34,10 +32,16 @@ class _Scratch(threading.local):
     """Memory of one thread."""
 
     def __init__(self) -> None:
-        self.line = np.empty(1 << 20, np.uint8)
-        self.places = np.empty(1 << 11, np.int64)
-        self.weights = np.empty(1 << 15, np.int32)
         self.pixels = np.empty(1 << 20, np.uint8)
+        self.line = self.places = self.weights = 0
+        self.grow(1 << 20, 1 << 11, 1 << 15)
+
+    def grow(self, line: int, places: int, weights: int) -> None:
+        """Have room for at least so many elements of each kind."""
+        if line > self.line or places > self.places or weights > self.weights:
+            self.line, self.places, self.weights = max(line, self.line), max(places, self.places), max(weights, self.weights)
+            arrays = np.empty(self.line, np.uint8), np.empty(self.places, np.int64), np.empty(self.weights, np.int32)
+            self.fused = fused.bind(*map(Held, arrays))
 
 
 _SCRATCH = _Scratch()
@@ -64,34 +68,25 @@ def resample(image: Array, view: View, factor: int, table: Array, out: Array, *,
     (height, width), channels = view.size, image.shape[2]
     tall, wide = (_most_taps(view.source[2 + axis], view.scale[axis], factor) for axis in (0, 1))
     pitch = -(-(width * channels + SLACK) // SLACK) * SLACK
-    own = _SCRATCH
-    if own.line.size < (needed := (view.source[2] // factor + 4) * pitch):
-        own.line = np.empty(needed, np.uint8)
-    if own.places.size < (needed := 2 * (height + width)):
-        own.places = np.empty(needed, np.int64)
-    if own.weights.size < (needed := height * tall + width * wide):
-        own.weights = np.empty(needed, np.int32)
+    _SCRATCH.grow((view.source[2] // factor + 4) * pitch, 2 * (height + width), height * tall + width * wide)
     strides = (width, 1, height * width) if channels_first else (width * channels, channels, 1)
-    fill = np.empty(channels, np.uint8)
-    fill[:] = view.fill
-    flat = np.ascontiguousarray(image).reshape(-1)
-    room = (tall, wide, pitch)
-    fused(
-        flat,
-        image.shape,
-        view.source,
+    packed = np.ascontiguousarray(image)
+    _SCRATCH.fused(
+        packed.ctypes.data,
+        *packed.shape,
+        *view.source,
         factor,
-        view.scale,
-        view.window,
+        *view.scale,
+        *view.window,
         view.flipped,
-        fill,
-        table,
-        out.reshape(-1),
-        strides,
-        room,
-        own.line,
-        own.places,
-        own.weights,
+        *(view.fill * 4)[:4],
+        table.ctypes.data,
+        table.itemsize,
+        out.ctypes.data,
+        *strides,
+        tall,
+        wide,
+        pitch,
     )
 
 

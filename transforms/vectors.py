@@ -26,6 +26,9 @@ from .slack import PRECISION
 LANES = 32
 """Bytes that one step of the vertical pass computes."""
 
+PIXELS = 16
+"""Pixels that one step of parting them into planes moves."""
+
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
@@ -119,6 +122,38 @@ def _lookup(bits: int) -> Callable[..., Any]:
     return emit
 
 
+def _parted(*, mirrored: bool) -> Callable[..., Any]:
+    """Emit the loop that moves whole steps; the last one is moved back so that it ends with the row."""
+    strided = [ir.Constant(ir.VectorType(_I32, PIXELS), [3 * pixel + channel for pixel in range(PIXELS)]) for channel in range(3)]
+    backwards = ir.Constant(ir.VectorType(_I32, PIXELS), list(reversed(range(PIXELS))))
+    narrow, wide = ir.VectorType(_I8, PIXELS), ir.VectorType(_I8, 3 * PIXELS)
+    nothing, none = ir.Constant(wide, ir.Undefined), ir.Constant(narrow, ir.Undefined)
+
+    def emit(context: Any, builder: Any, _signature: Any, args: Sequence[Any]) -> Any:
+        out, plane, source, count = args
+        step = ir.Constant(_I64, PIXELS)
+        last = builder.sub(count, step)
+        steps = builder.sdiv(builder.add(count, ir.Constant(_I64, PIXELS - 1)), step)
+        with cgutils.for_range(builder, steps) as loop:
+            wanted = builder.mul(loop.index, step)
+            first = builder.select(builder.icmp_signed("<", wanted, last), wanted, last)
+            pixels = builder.load(_at(builder, builder.add(source, builder.mul(first, ir.Constant(_I64, 3))), wide), align=1)
+            place = builder.sub(last, first) if mirrored else first
+            for channel, mask in enumerate(strided):
+                values = builder.shuffle_vector(pixels, nothing, mask)
+                if mirrored:
+                    values = builder.shuffle_vector(values, none, backwards)
+                target = builder.add(builder.add(out, builder.mul(plane, ir.Constant(_I64, channel))), place)
+                builder.store(values, _at(builder, target, narrow), align=1)
+        return context.get_dummy_value()
+
+    return emit
+
+
+def _byte(_context: Any, builder: Any, _signature: Any, args: Sequence[Any]) -> Any:
+    return builder.load(_at(builder, args[0], _I8), align=1)
+
+
 def _eight_rows(_typing: Any, out: Any, out_stride: Any, source: Any, stride: Any, places: Any, weights: Any, width: Any, count: Any) -> Any:
     return types.void(*_LONGS), _rows(8)
 
@@ -139,6 +174,18 @@ def _one_byte(_typing: Any, out: Any, out_step: Any, source: Any, step: Any, tab
     return types.void(*_LONGS[:6]), _lookup(8)
 
 
+def _one_value(_typing: Any, address: Any) -> Any:
+    return types.uint8(types.int64), _byte
+
+
+def _planes(_typing: Any, out: Any, plane: Any, source: Any, count: Any) -> Any:
+    return types.void(*_LONGS[:4]), _parted(mirrored=False)
+
+
+def _planes_mirrored(_typing: Any, out: Any, plane: Any, source: Any, count: Any) -> Any:
+    return types.void(*_LONGS[:4]), _parted(mirrored=True)
+
+
 resize_eight_rows: Callable[[int, int, int, int, int, int, int, int], None] = _intrinsic(_eight_rows)
 """Write `count` RGB pixels in each of eight rows, `out_stride` apart, from rows `stride` apart.
 
@@ -156,3 +203,12 @@ look_up_four_bytes: Callable[[int, int, int, int, int, int], None] = _intrinsic(
 
 look_up_one_byte: Callable[[int, int, int, int, int, int], None] = _intrinsic(_one_byte)
 """Replace `count` bytes, `step` apart, by the one-byte entries of a table that they number, written `out_step` bytes apart."""
+
+byte_at: Callable[[int], int] = _intrinsic(_one_value)
+"""Return the byte at an address."""
+
+part_into_planes: Callable[[int, int, int, int], None] = _intrinsic(_planes)
+"""Move `count` RGB pixels, at least `PIXELS`, into three rows that lie `plane` bytes apart."""
+
+part_into_planes_mirrored: Callable[[int, int, int, int], None] = _intrinsic(_planes_mirrored)
+"""Move `count` RGB pixels, at least `PIXELS`, into three rows that lie `plane` bytes apart, the last pixel first."""

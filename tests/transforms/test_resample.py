@@ -96,10 +96,30 @@ def test_fused_equals_step_by_step(height: int, width: int, channels: int, chann
         assert longer is not None
         view = longer
     table = np.random.default_rng(0).integers(0, 256, (channels, 256)).astype(dtype)
+    if data.draw(st.booleans(), "a table that changes nothing"):
+        table = IDENTITY[:channels].astype(dtype)
     looked_up = np.stack([table[channel, expected[:, :, channel]] for channel in range(channels)], axis=0 if channels_first else 2)
     out = np.empty(looked_up.shape, dtype)
     resample(image, view, 1, table, out, channels_first=channels_first)
     assert np.array_equal(out, looked_up)
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 31, 32, 33, 224])
+def test_bytes_that_no_table_changes_are_parted_into_planes(width: int, flipped: bool) -> None:
+    """At every width around a vector's, mirrored or not, planes equal the image's channels, nothing is written beyond them, and one odd entry is obeyed."""
+    image = noise(3, width)
+    memory = np.full(3 * 3 * width + 64, 7, np.uint8)
+    out = memory[: 3 * 3 * width].reshape(3, 3, width)
+    view = View.whole(3, width)._replace(flipped=flipped)
+    expected = np.moveaxis(image[:, ::-1] if flipped else image, 2, 0)
+    resample(image, view, 1, IDENTITY[:3], out, channels_first=True)
+    assert np.array_equal(out, expected)
+    assert (memory[out.size :] == 7).all()
+    odd = IDENTITY[:3].copy()
+    odd[2, 255] = 254
+    resample(image, view, 1, odd, out, channels_first=True)
+    assert np.array_equal(out[2], np.minimum(expected[2], 254))
 
 
 @settings(max_examples=100, deadline=None)
