@@ -7,7 +7,6 @@ Importing this package does nothing and brings nothing: each public name is fetc
 from __future__ import annotations
 
 import importlib
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,11 +41,6 @@ __all__ = [
     "transforms",
 ]
 
-try:
-    __version__ = metadata.version("penstock")
-except metadata.PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
-
 _HOME = {
     "errors": ("BadData", "BadRequest", "PenstockError", "StorageError", "WorkerFailed"),
     "fields": ("Array", "Audio", "Bytes", "Image", "Json", "Scalar", "Text", "Tokens"),
@@ -63,6 +57,8 @@ def __getattr__(name: str) -> Any:
     """Return a public name, importing the room it lives in, and keep it so that the next use costs nothing."""
     if name == "transforms":
         return importlib.import_module(".transforms", __name__)
+    if name == "__version__":
+        return globals().setdefault(name, _version())
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
     value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
@@ -72,4 +68,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Return what is here, the names not fetched yet included."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _version() -> str:
+    """Return the installed version; looked up when asked for, since `importlib.metadata` takes 15 ms, as long as all else that a worker imports of ours."""
+    metadata = importlib.import_module("importlib.metadata")
+    try:
+        return str(metadata.version("penstock"))
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"
