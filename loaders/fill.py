@@ -26,7 +26,7 @@ from .team import Copying
 from .window_gather import WindowGather, WindowLookup
 from .work import VALID, Work
 
-_PAGES_BYTES = 64 << 20
+_PAGES_BYTES = 16 << 20
 """Bytes of rows that are decoded from mapped shards between letting go of their pages."""
 
 

@@ -1,6 +1,7 @@
 """An epoch through worker processes: hands out tasks ahead of the consumer, puts batches together in order, and gives them without a copy.
 
-Ahead of the consumer there are `window` slots in work or ready. A batch is cut into chunks when its rows are costly, so that the first one is early
+Ahead of the consumer there are up to `window` slots in work or ready: for costly rows two as long as the consumer waits for every batch (a longer
+lead would take memory and bring nothing), more once it finds them ready. A batch is cut into chunks when its rows are costly, so that the first one is early
 and a slow row holds up no others; small cheap batches share a slot, and are one task. They go to the consumer in the slot where they were written;
 when the consumer keeps more slots than the ring can spare, further ones are copied out, so that `list(loader)` works and nothing ever waits for the
 consumer to let go.
@@ -30,6 +31,12 @@ from .slotsink import BudgetTooSmall, SlotSink
 
 _HELD = 2
 """Batches the consumer may hold before further ones are copied: in `for batch in loader` it holds the last one while it asks for the next."""
+
+_LEAST_LEAD = 2
+"""Batches of costly rows in work or ready: one that is waited for, and one that workers go on with."""
+
+_FOUND_READY = 4
+"""Batches one after the other that the consumer must find ready before the lead grows by one; a single one is the luck of an uneven batch."""
 
 
 class _Todo(NamedTuple):
@@ -73,6 +80,23 @@ class Shape(NamedTuple):
     smallest: int
 
 
+class Lead:
+    """How many batches are in work or ready ahead of the consumer. Pure."""
+
+    def __init__(self, most: int, least: int) -> None:
+        """Begin with the least."""
+        self._most, self._least, self._found = most, min(least, most), 0
+        self.batches = self._least
+
+    def note(self, *, ready: bool) -> None:
+        """Note whether the consumer found its batch ready."""
+        self._found = self._found + 1 if ready else 0
+        if not ready:
+            self.batches = self._least
+        elif self._found % _FOUND_READY == 0:
+            self.batches = min(self.batches + 1, self._most)
+
+
 class PooledEpochs:
     """Epochs through one pool; the pool's owner closes it. One epoch runs at a time: beginning one ends the one before."""
 
@@ -88,6 +112,7 @@ class PooledEpochs:
         self._building: dict[int, _Building] = {}
         self._owners: dict[int, _Building] = {}
         self._generation = 0
+        self._lead = Lead(shape.window, _LEAST_LEAD if shape.parts > 1 else shape.window)
         self._make_ring()
 
     def _make_ring(self) -> None:
@@ -118,6 +143,7 @@ class PooledEpochs:
             for number in range(len(todo.runs)):
                 self._issue(todo, number)
                 made = self._building[number]
+                self._lead.note(ready=not made.left)
                 deadline = time.monotonic() + self._pool.timeout_s if self._pool.timeout_s else None
                 while made.left:
                     if self._absorb(self._pool.poll() or self._help() or self._pool.wait(deadline)):
@@ -168,7 +194,7 @@ class PooledEpochs:
     def _issue(self, todo: _Todo, number: int) -> None:
         """Hand out the runs of the window that begins at `number`, as far as there are free slots."""
         self._free_released()
-        for ahead in range(number, min(number + self._shape.window, len(todo.runs))):
+        for ahead in range(number, min(number + self._lead.batches, len(todo.runs))):
             if ahead not in self._building:
                 slot = self._table.first_free()
                 if slot is None:

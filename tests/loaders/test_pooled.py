@@ -19,7 +19,7 @@ from penstock.loaders.faults import describe
 from penstock.loaders.fill import Filler
 from penstock.loaders.plan import Plan
 from penstock.loaders.pool import Pool, RingPlan
-from penstock.loaders.pooled import PooledEpochs, Shape
+from penstock.loaders.pooled import Lead, PooledEpochs, Shape
 from penstock.loaders.protocol import Answer, Kind, Task
 from penstock.loaders.ring import Ring
 from penstock.loaders.slots import layout
@@ -126,6 +126,17 @@ def run(epochs: PooledEpochs, ds: ps.Dataset, epoch: int = 0, batch: int = 8, ke
             for batch_, copy in held:
                 assert_same([plain(batch_)], [copy], "a held batch changed")
     return got
+
+
+def test_the_lead_grows_only_for_a_consumer_that_finds_batches_ready() -> None:
+    """It is two while batches are waited for, grows by one for every four found ready in a row, to the window and no further, and falls back at once."""
+    lead = Lead(most=4, least=2)
+    told = []
+    for ready in [False, True, True, True, False, *[True] * 13, False]:
+        lead.note(ready=ready)
+        told.append(lead.batches)
+    assert told == [2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 2]
+    assert Lead(most=1, least=2).batches == 1
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
