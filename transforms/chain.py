@@ -57,6 +57,7 @@ class Chain:
 
     Attributes:
         name: the column.
+        source: the column that is read for it.
         ops: the ops, with those that were implied.
         output: what every sample comes out as, all dimensions known, or `Ragged`.
         rowwise: whether `run_rows` does a whole batch of fixed rows in one call.
@@ -68,6 +69,7 @@ class Chain:
     """
 
     name: str
+    source: str
     ops: tuple[Op, ...]
     output: Spec | Ragged
     rowwise: bool
@@ -280,7 +282,7 @@ def given_of(field: Field) -> Given:
     return Spec(field.shape, field.dtype, layout)
 
 
-def compile_chain(name: str, field: Field, ops: Sequence[Op]) -> Chain:
+def compile_chain(name: str, field: Field, ops: Sequence[Op], source: str | None = None) -> Chain:
     """Return the chain of a column's ops, checked.
 
     An image that is not decoded by the first op is decoded by an implied `Decode()`, and one whose layout is not said ends as `"CHW"`.
@@ -289,6 +291,7 @@ def compile_chain(name: str, field: Field, ops: Sequence[Op]) -> Chain:
         name: the column, for errors.
         field: what the column holds.
         ops: in the order of application.
+        source: the column that is read, when it has another name.
 
     Raises:
         BadRequest: an op does not fit what it gets, or rows would come out in different shapes.
@@ -317,6 +320,7 @@ def compile_chain(name: str, field: Field, ops: Sequence[Op]) -> Chain:
     pixels = decoder is not None or bool(body)
     return Chain(
         name=name,
+        source=source or name,
         ops=tuple(found),
         output=output,
         rowwise=not pixels and isinstance(output, Spec) and not field.ragged and all(op.rowwise for op in found),

@@ -11,6 +11,7 @@ A draw costs one call of a compiled function, about a microsecond. Refused: one 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from ..jit import Kernel
 
@@ -34,6 +35,9 @@ def philox_reference(counter: tuple[int, int, int, int], key: tuple[int, int]) -
 
 philox = Kernel("transforms.random_kernel", "philox", "u8(u8 u8 u8 u8)")
 """The first two words of `philox_reference`, the first one high, for (key, sample, op, draw); compiled."""
+
+philox_words = Kernel("transforms.random_kernel", "philox_words", "void(u8[:] u8 u8 u8 u8)")
+"""As many words of `philox` as an array has room for, one draw after the other; compiled."""
 
 _bits = philox.bind()
 
@@ -65,6 +69,13 @@ class Random:
         draw = self._draw
         self._draw = draw + 1
         found: int = _bits(self.key, self.sample, self.number, draw)
+        return found
+
+    def words(self, count: int) -> npt.NDArray[np.uint64]:
+        """Return what so many calls of `bits` would return, `[count]`."""
+        found = np.empty(count, np.uint64)
+        philox_words(found, self.key, self.sample, self.number, self._draw)
+        self._draw += count
         return found
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:

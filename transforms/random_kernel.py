@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -23,3 +25,13 @@ def philox(key: np.uint64, sample: np.uint64, op: np.uint64, draw: np.uint64) ->
         k0, k1 = (k0 + np.uint64(W0)) & mask, (k1 + np.uint64(W1)) & mask
     word: np.uint64 = (c0 << half) | c1
     return word
+
+
+_word: Any = philox  # numba's own type for it stands in the way of calling it
+
+
+@numba.njit
+def philox_words(out: Any, key: np.uint64, sample: np.uint64, op: np.uint64, draw: np.uint64) -> None:
+    """Fill `out` with what `philox` returns for one draw after the other."""
+    for index in range(out.size):
+        out[index] = _word(key, sample, op, draw + np.uint64(index))
