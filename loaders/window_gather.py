@@ -93,7 +93,7 @@ class WindowGather:
                 continue
             if not windows.dataset.reader(windows.blocks[block][0]).mapped:
                 return False
-            run = windows.run(block)
+            run = windows.documents.run(block)
             if run.base is None:
                 return False
             self._views.append(run)

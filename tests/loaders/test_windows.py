@@ -41,7 +41,7 @@ def test_a_block_that_changed_is_refused(tmp_path: Path, changed: int) -> None:
     """A block that holds more or fewer tokens than were planned is named by the kernel's way as by the slow one, and nothing outside it is read."""
     dataset = dataset_of(tmp_path / "ds")
     windows = ps.TokenWindows(dataset, 100)
-    windows.firsts = windows.firsts.copy()
+    windows.documents.firsts = windows.firsts.copy()
     windows.firsts[2:] += changed
     rows = np.arange(int(windows.firsts[2]) // 100)
     for way in (
