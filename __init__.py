@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .fields import Array, Audio, Bytes, Image, Json, Scalar, Text, Tokens
     from .ingest.convert import convert
     from .loaders.loader import DataLoader
+    from .loaders.mixture import Mixture
+    from .loaders.packed import Packed
     from .shards.dataset import Dataset
     from .shards.windows import TokenWindows
     from .shards.writer import Writer
@@ -29,6 +31,8 @@ __all__ = [
     "Dataset",
     "Image",
     "Json",
+    "Mixture",
+    "Packed",
     "PenstockError",
     "Scalar",
     "StorageError",
@@ -46,6 +50,8 @@ _HOME = {
     "fields": ("Array", "Audio", "Bytes", "Image", "Json", "Scalar", "Text", "Tokens"),
     "ingest.convert": ("convert",),
     "loaders.loader": ("DataLoader",),
+    "loaders.mixture": ("Mixture",),
+    "loaders.packed": ("Packed",),
     "shards.dataset": ("Dataset",),
     "shards.windows": ("TokenWindows",),
     "shards.writer": ("Writer",),

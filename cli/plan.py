@@ -6,13 +6,13 @@ It says what a loader with these numbers delivers in an epoch that is entered at
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from .. import order
 from ..errors import BadRequest
+from ..loaders.law import Ordering, Stream
 from ..loaders.plan import Plan, Tail, default_tail
 from ..shards.dataset import Dataset
 from .tables import console, table
@@ -34,6 +34,9 @@ def plan(
     epoch: Annotated[int, typer.Option(min=0, help="The epoch.")] = 0,
     seed: Annotated[int, typer.Option(help="The loader's seed.")] = 0,
     shuffle: Annotated[bool, typer.Option(help="Whether the loader shuffles.")] = True,
+    window_shards: Annotated[int, typer.Option(min=0, help="The loader's window_shards; 0 for none.")] = 0,
+    lanes: Annotated[int, typer.Option(min=1, help="The loader's lanes.")] = 1,
+    epoch_samples: Annotated[int, typer.Option(min=0, help="The loader's epoch_samples; 0 for none.")] = 0,
     tail: Annotated[
         str | None, typer.Option(help="What becomes of a short last batch: drop, pad or ragged; as the loader has it unless given.")
     ] = None,
@@ -48,17 +51,19 @@ def plan(
         raise BadRequest(f"--tail {tail!r} is not one of drop, pad, ragged")
     dataset = Dataset(path, version=version)
     kept: Tail = tail or default_tail(drop_last=False, world_size=world_size)  # type: ignore[assignment]  # one of the three, as was just checked
-    rule = Plan(rows=len(dataset), batch_size=batch_size, rank=rank or 0, world_size=world_size, tail=kept)
-    law: dict[str, Any] = {"n": len(dataset), "seed": seed, "epoch": epoch, "shuffle": shuffle}
+    ordering = Ordering(seed, shuffle, window_shards, lanes, epoch_samples)
+    ordering.check()
+    stream = Stream(ordering, dataset.starts)
+    rule = Plan(rows=stream.positions, batch_size=batch_size, rank=rank or 0, world_size=world_size, tail=kept, lanes=lanes)
     told: dict[str, Any] = {"version": dataset.version, "digest": dataset.digest, "batch_size": batch_size, "world_size": world_size, "tail": kept}
-    told |= {"rows": len(dataset), "seed": seed, "epoch": epoch, "shuffle": shuffle, "start": start}
+    told |= {"rows": len(dataset), **ordering.to_json(), "epoch": epoch, "start": start}
     if step is not None:
         told["step"] = step
-        told["ranks"] = [_batch(rule, law, one, step, start) for one in (range(world_size) if rank is None else [rank])]
+        told["ranks"] = [_batch(rule, stream, epoch, one, step, start) for one in (range(world_size) if rank is None else [rank])]
     elif sample is not None:
-        position = order.position_of(sample, **law)
-        seats = [seat for seat in rule.seats(position, start) if rank in (None, seat.rank)]
-        told |= {"sample": sample, "position": position, "seats": [seat._asdict() for seat in seats]}
+        positions = stream.places(epoch, sample)
+        seats = [seat for position in positions for seat in rule.seats(position, start) if rank in (None, seat.rank)]
+        told |= {"sample": sample, "positions": positions, "seats": [seat._asdict() for seat in seats]}
     if as_json:
         typer.echo(json.dumps(told))
     elif step is not None:
@@ -67,20 +72,20 @@ def plan(
         _show_sample(told)
 
 
-def _batch(rule: Plan, law: dict[str, Any], rank: int, step: int, start: int) -> dict[str, Any]:
+def _batch(rule: Plan, stream: Stream, epoch: int, rank: int, step: int, start: int) -> dict[str, Any]:
     """Return what one rank is given at a step."""
-    own = Plan(rows=rule.rows, batch_size=rule.batch_size, rank=rank, world_size=rule.world_size, tail=rule.tail)
+    own = replace(rule, rank=rank)
     steps = own.steps(start)
     if step >= steps:
         raise BadRequest(f"--step {step}: rank {rank} has {steps:,} steps from position {start:,} on, counted from 0")
-    span = own.span(step, start)
-    positions = np.arange(span.start, span.stop)
+    run = own.batch(step, start)
+    positions = run.positions()
     return {
         "rank": rank,
-        "start": span.start,
-        "stop": span.stop,
+        "first": int(positions[0]) if positions.size else run.start,
+        "last": int(positions[-1]) if positions.size else run.start - 1,
         "padding": int((positions >= rule.rows).sum()),
-        "samples": order.rows_at(positions % rule.rows, **law).tolist(),
+        "samples": stream.draw(epoch, positions % rule.rows).rows.tolist(),
     }
 
 
@@ -89,14 +94,15 @@ def _show_step(told: dict[str, Any]) -> None:
     for batch in told["ranks"][:RANKS_SHOWN]:
         samples = batch["samples"]
         text = ", ".join(map(str, samples[:SHOWN])) + (f", ... ({len(samples):,} in all)" if len(samples) > SHOWN else "")
-        lines.append([str(batch["rank"]), f"{batch['start']:,} to {batch['stop'] - 1:,}", str(batch["padding"]), text])
+        lines.append([str(batch["rank"]), f"{batch['first']:,} to {batch['last']:,}", str(batch["padding"]), text])
     more = len(told["ranks"]) - len(lines)
     title = f"step {told['step']:,} of epoch {told['epoch']}" + (f" (the first {RANKS_SHOWN} of {RANKS_SHOWN + more:,} ranks)" if more else "")
     console().print(table(title, ["rank", "positions", "padding", "samples"], lines, right=(0, 2)))
 
 
 def _show_sample(told: dict[str, Any]) -> None:
-    title = f"sample {told['sample']:,} stands at position {told['position']:,} of epoch {told['epoch']}"
+    positions = " and ".join(f"{position:,}" for position in told["positions"]) or "no position"
+    title = f"sample {told['sample']:,} stands at {'position ' if told['positions'] else ''}{positions} of epoch {told['epoch']}"
     lines = [[f"{seat['step']:,}", str(seat["rank"]), str(seat["row"]), "yes" if seat["padding"] else "no"] for seat in told["seats"]]
     console().print(
         table(title if lines else f"{title}, and is given to nobody", ["step", "rank", "row of the batch", "padding"], lines, right=(0, 1, 2))

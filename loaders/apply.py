@@ -31,7 +31,7 @@ class Steps:
 
     Attributes:
         fields: the columns that are read.
-        chains: compiled transforms of the columns that have some.
+        chains: compiled transforms of the columns that have some, and those of new columns.
         mapping: the user's function on samples or batches, or None.
     """
 
@@ -51,50 +51,57 @@ class Steps:
         """Whether rows are decoded one by one, which costs far more than a page fault."""
         return any(chain.decoder is not None for chain in self.chains.values())
 
+    @property
+    def derived(self) -> list[str]:
+        """New columns that one call makes for all rows of a batch, from a fixed column as it is read."""
+        if self.mapping is not None:
+            return []
+        return [name for name, chain in self.chains.items() if name not in self.fields and chain.rowwise]
+
     def leaves(self, name: str) -> bool:
         """Whether a column goes into the batch as it is read, or by one call of its chain for all rows."""
         chain = self.chains.get(name)
         return self.mapping is None and (chain is None or (chain.rowwise and not self.fields[name].ragged))
 
-    def run(self, places: Sequence[Place], key: int, sink: Sink, done: Collection[str]) -> WorkTimes:
-        """Fill what is not `done` yet.
+    def run(self, places: Sequence[Place], keys: Sequence[int], sink: Sink, done: Collection[str]) -> WorkTimes:
+        """Fill what is not `done` yet; `keys` has the key of each row's augmentation.
 
         Raises:
             BadData: a row is damaged, or the function's result has another shape than the first one had.
             WorkerFailed: the function raised; its error is the cause.
         """
         if self.mapping is not None:
-            return _mapped(self, self.mapping, places, key, sink)
+            return _mapped(self, self.mapping, places, keys, sink)
         times = WorkTimes()
         for name, chain in self.chains.items():
             if name not in done:
-                times = times.merge(_transformed(chain, places, key, sink))
+                times = times.merge(_transformed(chain, places, keys, sink))
         return times
 
 
-def _transformed(chain: Chain, places: Sequence[Place], key: int, sink: Sink) -> WorkTimes:
+def _transformed(chain: Chain, places: Sequence[Place], keys: Sequence[int], sink: Sink) -> WorkTimes:
     """Run a column's chain on every row, into the sink."""
     sink.stage(Stage.DECODE if chain.decoder is not None else Stage.TRANSFORM)
     if not isinstance(chain.output, Ragged):
         out = sink.fixed(chain.name)
-        return _each(chain, places, key, [out[index, ...] for index in range(len(out))])
+        return _each(chain, places, keys, [out[index, ...] for index in range(len(out))])
     began = perf_counter_ns()
-    lengths = np.fromiter((place.value(chain.name).size for place in places), np.int64, len(places))
+    lengths = np.fromiter((place.value(chain.source).size for place in places), np.int64, len(places))
     ends = np.cumsum(lengths)
     values = sink.ragged(chain.name, lengths)
     read_ns = perf_counter_ns() - began
     runs = [values[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
-    return WorkTimes(read_ns=read_ns).merge(_each(chain, places, key, runs))
+    return WorkTimes(read_ns=read_ns).merge(_each(chain, places, keys, runs))
 
 
-def _each(chain: Chain, places: Sequence[Place], key: int, outs: Sequence[npt.NDArray[Any]]) -> WorkTimes:
+def _each(chain: Chain, places: Sequence[Place], keys: Sequence[int], outs: Sequence[npt.NDArray[Any]]) -> WorkTimes:
     began = perf_counter_ns()
     decode_ns = transform_ns = 0
-    for place, out in zip(places, outs, strict=True):
+    for place, key, out in zip(places, keys, outs, strict=True):
         try:
-            decoding, transforming = chain.run(place.columns[chain.name].row(place.offset), key, place.sample, out)
+            decoding, transforming = chain.run(place.columns[chain.source].row(place.offset), key, place.sample, out)
         except BadData:
-            with place.blame(chain.name):  # here, since entering it costs two microseconds a sample
+            with place.blame(chain.source):  # here, since entering it costs two microseconds a sample
                 raise
         decode_ns += decoding
         transform_ns += transforming
@@ -109,12 +116,13 @@ def sample_of(place: Place, fields: Mapping[str, Field], chains: Mapping[str, Ch
     """
     sample: dict[str, Any] = {}
     times = WorkTimes()
-    for name, field in fields.items():
-        value = place.value(name)
+    for name in {**fields, **chains}:
         chain = chains.get(name)
-        with place.blame(name):
+        source = name if chain is None else chain.source
+        value = place.value(source)
+        with place.blame(source):
             if chain is None:
-                sample[name] = field.decode(value)
+                sample[name] = fields[name].decode(value)
                 continue
             shape = (value.size,) if isinstance(chain.output, Ragged) else chain.output.fixed_shape
             out = sample[name] = np.empty(shape, chain.output.dtype)
@@ -123,14 +131,14 @@ def sample_of(place: Place, fields: Mapping[str, Field], chains: Mapping[str, Ch
     return sample, times
 
 
-def _mapped(steps: Steps, mapping: DeclaredMap, places: Sequence[Place], key: int, sink: Sink) -> WorkTimes:
+def _mapped(steps: Steps, mapping: DeclaredMap, places: Sequence[Place], keys: Sequence[int], sink: Sink) -> WorkTimes:
     """Run the user's function on every row, or once on all of them, into the sink."""
     began = perf_counter_ns()
     outs = {name: sink.fixed(name) for name in mapping.outputs}
     sink.stage(Stage.DECODE)
     times = WorkTimes()
     samples = []
-    for index, place in enumerate(places):
+    for index, (place, key) in enumerate(zip(places, keys, strict=True)):
         sample, took = sample_of(place, steps.fields, steps.chains, key)
         times = times.merge(took)
         if mapping.map.batched:
@@ -144,7 +152,7 @@ def _mapped(steps: Steps, mapping: DeclaredMap, places: Sequence[Place], key: in
         sink.stage(Stage.MAP)
         columns = {name: stacked([sample[name] for sample in samples]) for name in samples[0]}
         with places[0].blame_map():
-            for name, value in mapping.run_batch(columns, key, [place.sample for place in places]).items():
+            for name, value in mapping.run_batch(columns, keys, [place.sample for place in places]).items():
                 outs[name][...] = value
     rest_ns = perf_counter_ns() - began - times.decode_ns - times.transform_ns
     return times.merge(WorkTimes(transform_ns=rest_ns))

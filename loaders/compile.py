@@ -12,26 +12,24 @@ import numpy as np
 
 from .. import order
 from ..errors import BadRequest
-from ..shards.dataset import Dataset
-from ..shards.windows import TokenWindows
 from ..transforms.base import Op, Ragged, Spec
 from ..transforms.chain import Chain, compile_chain
 from ..transforms.map import DeclaredMap, Map
+from ..transforms.tokens import From
 from .apply import Steps, sample_of
-from .lookup import Lookup
+from .law import Ordering
 from .plan import Tail
 from .slots import Output
-from .window_gather import WindowLookup
+from .ways import Source, lookup_of
 from .work import Work, as_read, work_of
 
 
 def compile_work(
-    dataset: Dataset | TokenWindows,
+    dataset: Source,
     transforms: Mapping[str, Sequence[Op]],
     function: Map | Callable[..., Mapping[str, Any]] | None,
     *,
-    seed: int,
-    shuffle: bool,
+    ordering: Ordering,
     tail: Tail,
 ) -> Work:
     """Return the work of a loader.
@@ -40,36 +38,43 @@ def compile_work(
         BadRequest: a transform names a column that is not read or does not fit it, or a name is taken.
     """
     chains = _chains(dataset, transforms)
-    mapping = None if function is None else _declared(dataset, chains, function, seed)
+    mapping = None if function is None else _declared(dataset, chains, function, ordering.seed)
     steps = Steps(fields=dict(dataset.fields), chains=chains, mapping=mapping)
-    return work_of(dataset, steps, _outputs(dataset, chains, mapping), seed=seed, shuffle=shuffle, tail=tail)
+    return work_of(dataset, steps, _outputs(dataset, chains, mapping), ordering=ordering, tail=tail)
 
 
-def _chains(dataset: Dataset | TokenWindows, transforms: Mapping[str, Sequence[Op]]) -> dict[str, Chain]:
+def _chains(dataset: Source, transforms: Mapping[str, Sequence[Op]]) -> dict[str, Chain]:
     if not isinstance(transforms, Mapping):
         raise BadRequest(f"transforms={transforms!r} is not a dict from column to a list of ops, such as {{'image': [Resize(256), CenterCrop(224)]}}")
-    unknown = [name for name in transforms if name not in dataset.fields]
-    if unknown:
-        raise BadRequest(f"transforms name {unknown}, but the columns that are read are {list(dataset.fields)}")
-    return {name: compile_chain(name, dataset.fields[name], [ops] if isinstance(ops, Op) else ops) for name, ops in transforms.items()}
+    return {name: _chain(dataset, name, [ops] if isinstance(ops, Op) else list(ops)) for name, ops in transforms.items()}
 
 
-def _declared(
-    dataset: Dataset | TokenWindows, chains: Mapping[str, Chain], function: Map | Callable[..., Mapping[str, Any]], seed: int
-) -> DeclaredMap:
+def _chain(dataset: Source, name: str, ops: Sequence[Op]) -> Chain:
+    fields, source = dataset.fields, name
+    if ops and isinstance(ops[0], From):
+        source, ops = ops[0].column, ops[1:]
+        if name in fields:
+            raise BadRequest(f"column {name!r}: From({source!r}) begins a column that is new, and the dataset has this one; give it another name")
+    if source not in fields:
+        raise BadRequest(
+            f"transforms name {source!r}, but the columns that are read are {list(fields)}; a new column begins with From('one of them')"
+        )
+    return compile_chain(name, fields[source], ops, source)
+
+
+def _declared(dataset: Source, chains: Mapping[str, Chain], function: Map | Callable[..., Mapping[str, Any]], seed: int) -> DeclaredMap:
     mapping = function if isinstance(function, Map) else Map(function)
     if len(dataset) == 0:
         raise BadRequest(f"map={mapping.fn!r} needs a first row to say what it returns, and {dataset.path} has none")
     key = order.augment_key(seed, 0)
-    lookup = WindowLookup(dataset) if isinstance(dataset, TokenWindows) else Lookup(dataset)
-    sample, _ = sample_of(lookup.places(np.zeros(1, np.int64))[0], dataset.fields, chains, key)
+    sample, _ = sample_of(lookup_of(dataset).places(np.zeros(1, np.int64))[0], dataset.fields, chains, key)
     return mapping.declare(sample, key, 0)
 
 
-def _outputs(dataset: Dataset | TokenWindows, chains: Mapping[str, Chain], mapping: DeclaredMap | None) -> dict[str, Output]:
+def _outputs(dataset: Source, chains: Mapping[str, Chain], mapping: DeclaredMap | None) -> dict[str, Output]:
     if mapping is not None:
         return {name: _of_spec(spec) for name, spec in mapping.outputs.items()}
-    return {name: _of_spec(chains[name].output) if name in chains else as_read(dataset, name) for name in dataset.fields}
+    return {name: _of_spec(chains[name].output) if name in chains else as_read(dataset, name) for name in {**dataset.fields, **chains}}
 
 
 def _of_spec(spec: Spec | Ragged) -> Output:

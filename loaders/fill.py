@@ -14,16 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .. import order
 from ..metrics import WorkTimes
-from ..shards.dataset import Dataset
-from ..shards.windows import TokenWindows
-from .gather import Gather
-from .lookup import Lookup, Place
+from .law import Drawn
+from .lookup import Place
+from .mixture import MixedStream, stream_of
 from .ring import Stage
 from .sink import Sink
 from .team import Copying
-from .window_gather import WindowGather, WindowLookup
+from .ways import let_go_of_pages, stored_row_bytes, ways
 from .work import VALID, Work
 
 _PAGES_BYTES = 16 << 20
@@ -31,10 +29,9 @@ _PAGES_BYTES = 16 << 20
 
 
 class Prepared(NamedTuple):
-    """What is to be filled: the epoch, its rows, where their fixed columns go, what copies them, the rest of the batch, and the nanoseconds it took so far."""
+    """What is to be filled: the rows, where their fixed columns go, what copies them, the rest of the batch, and the nanoseconds it took so far."""
 
-    epoch: int
-    rows: npt.NDArray[np.int64]
+    drawn: Drawn
     values: Mapping[str, npt.NDArray[Any]]
     copying: Copying | None
     sink: Sink
@@ -53,15 +50,15 @@ class Filler:
         """Prepare the gather tables; no shard is opened yet. So many threads may copy a large batch."""
         self._work = work
         fields = work.dataset.fields
-        self._count = len(work.dataset)
-        self._order = order.Order(n=self._count, seed=work.seed, shuffle=work.shuffle)
+        self._stream = stream_of(work.dataset, work.ordering)
         direct = [name for name in fields if work.steps is None or work.steps.leaves(name)]
         self._fixed = [name for name in direct if not fields[name].ragged]
         self._ragged = [name for name in direct if fields[name].ragged]
-        self._lookup, self._gather, self._gathered = _ways(work.dataset, self._fixed, threads)
+        self._lookup, self._gather, self._gathered = ways(work.dataset, self._fixed, threads)
         self._chained = [name for name in self._fixed if work.steps is not None and name in work.steps.chains]
+        self._derived = [] if work.steps is None else [name for name in work.steps.derived if work.steps.chains[name].source in self._fixed]
         self._placed = [name for name in self._fixed if name not in self._gathered]
-        self._locates = len(self._gathered) < len(fields)
+        self._locates = len(self._gathered) < len(fields) or len(self._derived) < _new_columns(work)
         self._decodes = work.steps is not None and work.steps.decodes
         self._looked_at_bytes = 0.0
 
@@ -85,15 +82,18 @@ class Filler:
         """Return what is begun and finished to do what `fill` does. One run may be prepared while the one before it is under way."""
         began = perf_counter_ns()
         sink.stage(Stage.READ)
-        work, count = self._work, self._count
-        rows = self._order.rows(epoch, positions % count if work.pads else positions)
+        work, count = self._work, self._stream.positions
+        drawn = self._stream.draw(epoch, positions % count if work.pads else positions)
+        rows = drawn.rows
         if work.pads:
             sink.fixed(VALID)[:] = positions < count
+        if isinstance(self._stream, MixedStream) and work.source_column is not None:
+            sink.fixed(work.source_column)[:] = self._stream.sources(rows)
         values = {name: self._room(name, len(rows)) if name in self._chained else sink.fixed(name) for name in self._fixed}
         copying = None
         if self._gather is not None:
             copying = self._gather.prepare(rows, [values[name] for name in self._gathered], streams=sink.far and not self._chained)
-        return Prepared(epoch, rows, values, copying, sink, perf_counter_ns() - began)
+        return Prepared(drawn, values, copying, sink, perf_counter_ns() - began)
 
     def finish(self, prepared: Prepared) -> WorkTimes:
         """Do what is left; doing so again changes nothing.
@@ -103,7 +103,8 @@ class Filler:
             WorkerFailed: the user's function raised.
         """
         began = perf_counter_ns()
-        epoch, rows, values, copying, sink, spent_ns = prepared
+        drawn, values, copying, sink, spent_ns = prepared
+        rows = drawn.rows
         if copying is not None:
             copying.finish()
         places = self._lookup.places(rows) if self._locates else []
@@ -116,27 +117,26 @@ class Filler:
         times = WorkTimes(read_ns=spent_ns + perf_counter_ns() - began - transform_ns, transform_ns=transform_ns)
         steps = self._work.steps
         if steps is not None:
-            times = times.merge(steps.run(places, order.augment_key(self._work.seed, epoch), sink, self._fixed))
+            times = times.merge(steps.run(places, drawn.keys(self._work.ordering.seed), sink, (*self._fixed, *self._derived)))
         if self._decodes:
             self._looked_at(len(rows))
         return times
 
     def _looked_at(self, rows: int) -> None:
         """Keep the resident set of a process that decodes from growing to the size of the dataset."""
-        dataset = self._work.dataset
-        if isinstance(dataset, Dataset):
-            self._looked_at_bytes += dataset.manifest.bytes / max(self._count, 1) * rows
-            if self._looked_at_bytes >= _PAGES_BYTES:
-                self._looked_at_bytes = 0.0
-                dataset.let_go_of_pages()
+        self._looked_at_bytes += stored_row_bytes(self._work.dataset) * rows
+        if self._looked_at_bytes >= _PAGES_BYTES:
+            self._looked_at_bytes = 0.0
+            let_go_of_pages(self._work.dataset)
 
     def _chain(self, values: Mapping[str, npt.NDArray[Any]], sink: Sink) -> int:
         """Put fixed columns that have a chain through it; return the nanoseconds that it took."""
         if self._work.steps is None:
             return 0
         began = perf_counter_ns()
-        for name in self._chained:
-            self._work.steps.chains[name].run_rows(values[name], sink.fixed(name))
+        for name in (*self._chained, *self._derived):
+            chain = self._work.steps.chains[name]
+            chain.run_rows(values[chain.source], sink.fixed(name))
         return perf_counter_ns() - began
 
     def _room(self, name: str, rows: int) -> npt.NDArray[Any]:
@@ -145,15 +145,9 @@ class Filler:
         return np.empty((rows, *field.shape), field.dtype)
 
 
-def _ways(
-    dataset: Dataset | TokenWindows, fixed: Sequence[str], threads: int
-) -> tuple[Lookup | WindowLookup, Gather | WindowGather | None, Sequence[str]]:
-    """Return how rows are found one by one, what fills fixed columns in one call, and which."""
-    if isinstance(dataset, TokenWindows):
-        return WindowLookup(dataset), WindowGather(dataset, threads=threads) if fixed else None, fixed
-    lookup, manifest, fields = Lookup(dataset), dataset.manifest, dataset.fields
-    suited = {name: fields[name] for name in fixed if fields[name].dtype != "bool"} if Gather.suits(manifest) else {}
-    return lookup, Gather(manifest, suited, lookup, threads=threads) if suited else None, tuple(suited)
+def _new_columns(work: Work) -> int:
+    """Return how many columns of a batch are made from columns of other names."""
+    return 0 if work.steps is None else sum(name not in work.steps.fields for name in work.steps.chains)
 
 
 def _join(places: Sequence[Place], name: str, sink: Sink) -> None:

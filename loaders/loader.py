@@ -12,7 +12,7 @@ import operator
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, cast
 
 import torch
@@ -26,12 +26,17 @@ from . import state as states
 from .batch import Batch, Ragged
 from .engine import Settings
 from .engines import make_engine
+from .law import Ordering
+from .ledger import Digest, Progression, delivered, whole_epoch
+from .mixture import Mixture, stream_of
+from .packed import Packed
 from .plan import Plan, Tail, default_tail
 from .ring import MAX_WORKERS
 from .sampler import EpochSampler
 from .state import Fingerprint, Progress
 from .tally import Tally
 from .topology import Topology, detect
+from .ways import Source
 from .work import Work, plain_work
 
 if TYPE_CHECKING:
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):
-    """Batches of a `penstock.Dataset`, or of `penstock.TokenWindows` over one, for training: a dict of tensors (or arrays) per batch, exact at every resume.
+    """Batches of a `penstock.Dataset`, of `TokenWindows`, `Packed` or a `Mixture`: a dict of tensors (or arrays) per batch, exact at every resume.
 
     Arguments that torch's DataLoader has mean what they mean there. The order of samples is a function of the dataset's version, `seed`,
     the epoch and `shuffle`; ranks, workers, batch size and timing do not enter.
@@ -50,10 +55,11 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     _delivering: bool = False
     _next_epoch: int | None = None
     _run: int = 0
+    _standing: Progress = Progress()
 
     def __init__(
         self,
-        dataset: Dataset | TokenWindows,
+        dataset: Source,
         batch_size: int = 1,
         shuffle: bool | None = None,
         sampler: None = None,
@@ -76,14 +82,17 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         seed: int | None = None,
         tail: Tail | None = None,
         topology: Topology | tuple[int, int] | None = None,
+        window_shards: int | None = None,
+        lanes: int = 1,
+        epoch_samples: int | None = None,
         output: Literal["torch", "numpy"] = "torch",
     ) -> None:
         """Decide the plan and compile the transforms; nothing is read but the manifest (and the first row, when there is a `map`).
 
         Args:
-            dataset: what to read: a `penstock.Dataset`, or windows over one.
+            dataset: what to read: a `penstock.Dataset`, `TokenWindows` or `Packed` sequences over one, or a `Mixture`.
             batch_size: rows of a batch on this rank.
-            shuffle: whether each epoch is a new global permutation.
+            shuffle: whether each epoch is a new permutation: of all rows, unless `window_shards` says otherwise.
             sampler: must be None: the plan is the sampler, see `topology`.
             batch_sampler: must be None, likewise.
             num_workers: worker processes; 0 works in this one.
@@ -104,6 +113,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             tail: `"drop"`, `"pad"` (adds a boolean column `valid`) or `"ragged"`; by default as torch: drop when `drop_last`, ragged on one
                 process, pad on several.
             topology: `(rank, world_size)`; by default what torch.distributed or torchrun says.
+            window_shards: permute the shards, and rows only within so many neighbours among them: what must be near when shards are far away.
+            lanes: deal the permuted shards to so many lanes, and take one row of each in turn.
+            epoch_samples: samples of an epoch over all ranks; an epoch then begins where the one before ended, in one pass over the data after the other.
             output: `"torch"` tensors or `"numpy"` arrays, both in the memory they were written to.
 
         Raises:
@@ -112,25 +124,23 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """
         _check(dataset, batch_size, output, sampler=sampler, batch_sampler=batch_sampler, collate_fn=collate_fn, context=multiprocessing_context)
         _check_spread(num_workers, prefetch_factor, pin_memory_device)
-        place = detect(topology)
-        self.tail: Tail = tail or default_tail(drop_last=drop_last, world_size=place.world_size)
-        if drop_last and self.tail != "drop":
-            raise BadRequest(f"drop_last=True and tail={tail!r} contradict each other; leave one of them out")
-        self.seed = _seed_of(seed, generator)
-        self.shuffle = bool(shuffle)
+        place = self.topology = detect(topology)
+        self.tail = _tail_of(tail, drop_last, place.world_size)
+        self.ordering = Ordering(_seed_of(seed, generator), bool(shuffle), window_shards or 0, lanes, epoch_samples or 0)
+        self.ordering.check()
         self.transforms = {} if transforms is None else transforms
         self.map = map
-        self.topology = place
         self.output = output
-        self.plan = Plan(rows=len(dataset), batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail)
+        stream = stream_of(dataset, self.ordering)
+        self.plan = Plan(rows=stream.positions, batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail, lanes=lanes)
         self._work = self._compiled(dataset)
-        self._standing = Progress()
         self._tally = Tally()
+        self._entered: list[tuple[int, int, Tally]] = []
         as_torch = cast("torch.utils.data.Dataset[Any]", dataset)  # map-style by its methods, which is what torch asks for
         super().__init__(
             as_torch,
             batch_size,
-            sampler=EpochSampler(as_torch, self.plan, seed=self.seed, shuffle=self.shuffle, on_epoch=weakref.WeakMethod(self.set_epoch)),
+            sampler=EpochSampler(as_torch, self.plan, stream, self.ordering, weakref.WeakMethod(self.set_epoch)),
             num_workers=num_workers,
             pin_memory=pin_memory,
             drop_last=self.tail == "drop",
@@ -143,13 +153,23 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self.in_order = in_order
         self._engine = make_engine(self._work, self._settings())
 
-    def _compiled(self, dataset: Dataset | TokenWindows) -> Work:
+    def _compiled(self, dataset: Source) -> Work:
         """Return what is to be done; without transforms that needs nothing that decodes images, so it is imported for those that have some."""
         if self.map is None and self.transforms == {}:
-            return plain_work(dataset, seed=self.seed, shuffle=self.shuffle, tail=self.tail)
+            return plain_work(dataset, ordering=self.ordering, tail=self.tail)
         compiler = importlib.import_module(".compile", __package__)
-        made: Work = compiler.compile_work(dataset, self.transforms, self.map, seed=self.seed, shuffle=self.shuffle, tail=self.tail)
+        made: Work = compiler.compile_work(dataset, self.transforms, self.map, ordering=self.ordering, tail=self.tail)
         return made
+
+    @property
+    def seed(self) -> int:
+        """The seed of order and augmentation."""
+        return self.ordering.seed
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether rows are permuted."""
+        return self.ordering.shuffle
 
     @property
     def _shown(self) -> EpochSampler:
@@ -176,9 +196,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def __repr__(self) -> str:
         """Return what is delivered, to whom, in how many steps."""
-        place = self.topology
+        place, ordering = self.topology, ", ".join(f"{name}={value!r}" for name, value in self.ordering.to_json().items())
         return (
-            f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, tail={self.tail!r}, "
+            f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, {ordering}, tail={self.tail!r}, "
             f"num_workers={self.num_workers}, rank {place.rank} of {place.world_size} ({place.source}), {len(self)} steps)"
         )
 
@@ -210,13 +230,18 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         progress = Progress(epoch=self._next_epoch or 0) if waiting else self._progress()
         return states.save(self._fingerprint(), progress)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], accept: Collection[str] = ()) -> None:
         """Go on where a state was saved, on any number of ranks and workers and with any batch size.
+
+        Args:
+            state_dict: what `state_dict` returned.
+            accept: parts of the plan that may differ, such as `["dataset_version", "dataset_digest", "rows"]`: the epoch then goes on from as many
+                samples, in the order of this loader, and it is for the caller to know which samples that repeats or leaves out.
 
         Raises:
             BadRequest: the state belongs to another dataset version, seed or order; the differences are named.
         """
-        self._standing = states.load(state_dict, self._fingerprint())
+        self._standing = states.load(state_dict, self._fingerprint(), accept)
         self._resuming = True
         self._next_epoch = None
         self._delivering = False
@@ -226,13 +251,29 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """Return what the present epoch, or the last one, delivered, and where its time went."""
         return self._tally.stats()
 
+    def digest(self) -> Digest:
+        """Return which positions of which epochs this loader has delivered since it was made, padding left out.
+
+        Those of all ranks, and of runs that followed one another, add up with `merge`; `plan_digest` says what they should come to.
+        """
+        epochs: dict[int, list[Progression]] = {}
+        for epoch, start, tally in self._entered:
+            epochs.setdefault(epoch, []).extend(delivered(self.plan, start, tally.batches))
+        return Digest(self._fingerprint().to_json(), epochs)
+
+    def plan_digest(self, epochs: Iterable[int]) -> Digest:
+        """Return what all ranks together deliver in whole epochs."""
+        return Digest(self._fingerprint().to_json(), {_integer("epoch", epoch): whole_epoch(self.plan) for epoch in epochs})
+
     def close(self) -> None:
         """End persistent workers now rather than when the loader is collected."""
         self._engine.close()
 
     def _fingerprint(self) -> Fingerprint:
         dataset = self._work.dataset
-        return Fingerprint(dataset_version=dataset.version, dataset_digest=dataset.digest, rows=self.plan.rows, seed=self.seed, shuffle=self.shuffle)
+        return Fingerprint(
+            dataset_version=dataset.version, dataset_digest=dataset.digest, rows=len(dataset), epoch_rows=self.plan.rows, ordering=self.ordering
+        )
 
     def _progress(self) -> Progress:
         """Return where training stands: where the epoch was entered and, while it is delivered, what came since."""
@@ -262,6 +303,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._run += 1
         mine = self._run
         tally = self._tally = Tally()
+        self._entered.append((epoch, start, tally))
         source = self._engine.epoch(self.plan, epoch, start)
         wrap = self._wrapper()
         clock = time.perf_counter
@@ -327,6 +369,13 @@ def _tensor(array: Any, pin: bool) -> torch.Tensor:
     return tensor.pin_memory() if pin else tensor
 
 
+def _tail_of(tail: Tail | None, drop_last: bool, world_size: int) -> Tail:
+    found: Tail = tail or default_tail(drop_last=drop_last, world_size=world_size)
+    if drop_last and found != "drop":
+        raise BadRequest(f"drop_last=True and tail={tail!r} contradict each other; leave one of them out")
+    return found
+
+
 def _seed_of(seed: int | None, generator: torch.Generator | None) -> int:
     if seed is not None:
         return _integer("seed", seed)
@@ -349,9 +398,9 @@ def _check(dataset: object, batch_size: object, output: str, **refused: object) 
         "collate_fn": "batches are built in place; use map=Map(fn, batched=True)",
         "multiprocessing_context": "workers are always fresh processes; leave it out",
     }
-    if not isinstance(dataset, (Dataset, TokenWindows)):
+    if not isinstance(dataset, (Dataset, TokenWindows, Packed, Mixture)):
         raise BadRequest(
-            f"dataset is a {type(dataset).__name__}: penstock.DataLoader reads a penstock.Dataset; torch.utils.data.DataLoader reads others"
+            f"dataset is a {type(dataset).__name__}: penstock.DataLoader reads a penstock.Dataset, TokenWindows, Packed or a Mixture; torch.utils.data.DataLoader reads others"
         )
     if type(batch_size) is not int or batch_size < 1:
         raise BadRequest(f"batch_size={batch_size!r}: a batch has one row or more")

@@ -19,37 +19,24 @@ Tail = Literal["drop", "pad", "ragged"]
 """What becomes of the last global batch when it is short: dropped, padded from the epoch's beginning so that ranks stay equal, or divided."""
 
 
-class Span(NamedTuple):
-    """The positions of one rank's batch.
-
-    Attributes:
-        start: first position.
-        stop: one past the last; positions at or beyond the number of rows are padding and wrap to the epoch's beginning.
-    """
-
-    start: int
-    stop: int
-
-    @property
-    def size(self) -> int:
-        """How many rows the batch has, padding included."""
-        return self.stop - self.start
-
-
 class Run(NamedTuple):
     """The positions of several batches of one rank, one after the other, all of one size.
 
     Attributes:
-        start: first position of the first batch.
-        stop: one past its last.
+        start: first position of the first batch; with `lanes`, its place in the global batch's order by lanes.
+        stop: `start` plus the rows of a batch; positions at or beyond the epoch's end are padding and wrap to its beginning.
         batches: how many batches.
         stride: positions from the beginning of one to that of the next: a global batch.
+        lanes: when not 0, a global batch is dealt to ranks in the order of its lanes (position mod `lanes`), and within a lane in its own.
+        skip: with `lanes`, rows of the global batch that come before `start` in that order.
     """
 
     start: int
     stop: int
     batches: int = 1
     stride: int = 0
+    lanes: int = 0
+    skip: int = 0
 
     @property
     def size(self) -> int:
@@ -63,13 +50,52 @@ class Run(NamedTuple):
 
     def each(self) -> list[Run]:
         """Return the run of each batch alone."""
-        return [Run(self.start + i * self.stride, self.stop + i * self.stride) for i in range(self.batches)]
+        alone = self._replace(batches=1, stride=self.stride if self.lanes else 0)
+        return [alone._replace(start=self.start + i * self.stride, stop=self.stop + i * self.stride) for i in range(self.batches)]
+
+    def part(self, first: int, last: int) -> Run:
+        """Return rows `first` to `last - 1` of one batch."""
+        return self._replace(start=self.start + first, stop=self.start + last, skip=self.skip + first if self.lanes else 0)
 
     def positions(self) -> npt.NDArray[np.int64]:
         """Return all positions, in order, `[rows]`."""
+        if self.lanes:
+            places = np.arange(self.skip, self.skip + self.size)
+            firsts = range(self.start - self.skip, self.start - self.skip + self.batches * self.stride, self.stride)
+            return np.concatenate([first + Dealt(first, self.stride, self.lanes).offsets(places) for first in firsts])
         if self.batches == 1 or self.stride == self.size:
             return np.arange(self.start, self.start + self.rows, dtype=np.int64)
         return (np.arange(self.start, self.stop) + np.arange(self.batches)[:, None] * self.stride).reshape(-1)
+
+
+@final
+class Dealt:
+    """A global batch in the order of its lanes. All lanes have so many of its positions, and those that it reaches once more have one more."""
+
+    def __init__(self, first: int, size: int, lanes: int) -> None:
+        """Work out the three stretches of lanes with equally many positions, of a global batch of `size` that begins at position `first`."""
+        self._lanes = lanes
+        self._lane = first % lanes
+        """The lane of the first position."""
+        each, more = divmod(size, lanes)
+        wraps = max(self._lane + more - lanes, 0)
+        edges = [0, wraps, self._lane, self._lane + more - wraps, lanes]
+        counts = [each + 1, each, each + 1, each]
+        sizes = [(edges[i + 1] - edges[i]) * counts[i] for i in range(4)]
+        self._edges, self._counts = np.array(edges[:4]), np.maximum(np.array(counts), 1)
+        self._places = np.cumsum([0, *sizes[:3]])
+
+    def offsets(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the positions, counted from the batch's first, that stand at places of the order."""
+        stretch = np.searchsorted(self._places, places, side="right") - 1
+        lane, turn = np.divmod(places - self._places[stretch], self._counts[stretch])
+        return np.asarray((self._edges[stretch] + lane - self._lane) % self._lanes + turn * self._lanes)
+
+    def place(self, offset: int) -> int:
+        """Return where the position that is so many behind the batch's first stands in the order."""
+        turn, lane = offset // self._lanes, (self._lane + offset) % self._lanes
+        stretch = int(np.searchsorted(self._edges, lane, side="right")) - 1
+        return int(self._places[stretch]) + (lane - int(self._edges[stretch])) * int(self._counts[stretch]) + turn
 
 
 class Seat(NamedTuple):
@@ -98,6 +124,8 @@ class Plan:
         rank: this rank.
         world_size: ranks that share the data.
         tail: what becomes of a short last global batch.
+        lanes: into how many lanes the order is dealt, one position of each in turn. Ranks then share out whole global batches by lanes, so that each has
+            the same few lanes all the time, as long as a global batch has a position of every lane.
     """
 
     rows: int
@@ -105,6 +133,7 @@ class Plan:
     rank: int = 0
     world_size: int = 1
     tail: Tail = "ragged"
+    lanes: int = 1
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no plan."""
@@ -114,6 +143,8 @@ class Plan:
             raise BadRequest(f"batch_size={self.batch_size}: a batch has at least one row")
         if self.world_size < 1 or not 0 <= self.rank < self.world_size:
             raise BadRequest(f"rank {self.rank} of world size {self.world_size}: rank must be in [0, world size)")
+        if self.lanes < 1:
+            raise BadRequest(f"lanes={self.lanes}: an order has at least one lane")
         if self.tail not in ("drop", "pad", "ragged"):
             raise BadRequest(f"tail={self.tail!r} is not one of 'drop', 'pad', 'ragged'")
 
@@ -122,22 +153,30 @@ class Plan:
         """Rows of a full global batch."""
         return self.batch_size * self.world_size
 
+    @property
+    def _by_lanes(self) -> bool:
+        """Whether whole global batches are dealt by lanes."""
+        return self.lanes > 1 and self.world_size > 1
+
     def steps(self, start: int = 0) -> int:
         """Return how many batches this rank gets from position `start` to the end of the epoch."""
         left = max(self.rows - start, 0)
         whole, rest = divmod(left, self.global_batch)
         if rest == 0 or self.tail == "drop":
             return whole
-        return whole + (1 if self.span(whole, start).size else 0)
+        return whole + (1 if self.batch(whole, start).size else 0)
 
-    def span(self, step: int, start: int = 0) -> Span:
+    def batch(self, step: int, start: int = 0) -> Run:
         """Return the positions of this rank's batch `step` in an epoch that was entered at position `start`."""
         first = start + step * self.global_batch
         count = min(self.global_batch, self.rows - first)
+        if count == self.global_batch and self._by_lanes:
+            skip = self.rank * self.batch_size
+            return Run(first + skip, first + skip + self.batch_size, stride=self.global_batch, lanes=self.lanes, skip=skip)
         if count == self.global_batch or self.tail == "pad":
             share = -(-count // self.world_size)
-            return Span(start=first + self.rank * share, stop=first + (self.rank + 1) * share)
-        return Span(start=first + count * self.rank // self.world_size, stop=first + count * (self.rank + 1) // self.world_size)
+            return Run(first + self.rank * share, first + (self.rank + 1) * share)
+        return Run(first + count * self.rank // self.world_size, first + count * (self.rank + 1) // self.world_size)
 
     def runs(self, start: int, most: int) -> Runs:
         """Return this rank's batches from position `start` on as runs of up to `most`."""
@@ -155,6 +194,8 @@ class Plan:
         count, found = max(self.rows - first, 0), []
         if start <= position < first:
             step, inside = divmod(position - start, self.global_batch)
+            if self._by_lanes:
+                inside = Dealt(start + step * self.global_batch, self.global_batch, self.lanes).place(inside)
             found.append(Seat(step, *divmod(inside, self.batch_size)))
         elif position >= first and self.tail == "ragged":
             inside = position - first
@@ -195,8 +236,8 @@ class Runs:
         growing = number < self._growing
         first = 2**number - 1 if growing else 2**self._growing - 1 + (number - self._growing) * self._most
         batches = 2**number if growing else self._most
-        span = self._plan.span(min(first, self._whole), self._start)
-        return Run(span.start, span.stop, max(min(batches, self._whole - first), 1), self._plan.global_batch)
+        one = self._plan.batch(min(first, self._whole), self._start)
+        return one._replace(batches=max(min(batches, self._whole - first), 1), stride=self._plan.global_batch)
 
 
 def default_tail(*, drop_last: bool, world_size: int) -> Tail:

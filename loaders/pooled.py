@@ -215,7 +215,7 @@ class PooledEpochs:
             self._ticket += 1
             made.left.add(self._ticket)
             self._owners[self._ticket] = made
-            part = run if run.batches > 1 else Run(run.start + first, run.start + last)
+            part = run if run.batches > 1 else run.part(first, last)
             self._pool.submit(Task(ticket=self._ticket, epoch=todo.epoch, run=part, slot=slot, row_start=first, ring=self._generation))
 
     def _absorb(self, answers: list[Answer]) -> bool:

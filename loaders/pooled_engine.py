@@ -12,13 +12,13 @@ from typing import final
 import cloudpickle
 
 from ..errors import BadRequest
-from ..shards.dataset import Dataset
 from .batch import budgets
 from .engine import Delivered, Engine, Settings
 from .fill import Filler
 from .plan import Plan
 from .pool import Pool
 from .pooled import PooledEpochs, Shape
+from .ways import stored_row_bytes
 from .work import Work
 
 _SMALLEST_CHUNK = 8
@@ -81,7 +81,7 @@ class PooledEngine(Engine):
     def _shape(self, plan: Plan) -> Shape:
         work, settings = self._work, self._settings
         ragged = [name for name, output in work.outputs.items() if output.ragged]
-        mean_row_bytes = work.dataset.manifest.bytes / max(plan.rows, 1) if ragged and isinstance(work.dataset, Dataset) else 0
+        mean_row_bytes = stored_row_bytes(work.dataset) if ragged else 0
         rows = min(plan.batch_size, -(-plan.rows // plan.world_size))  # a batch may be asked for that is larger than the dataset
         return Shape(
             outputs=dict(work.outputs),

@@ -87,7 +87,7 @@ class Task(NamedTuple):
     ring: int
 
 
-_TASK = struct.Struct("<9q")
+_TASK = struct.Struct("<11q")
 _RESULT = struct.Struct("<cq3q")
 
 

@@ -10,21 +10,31 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakMethod
 
-import numpy as np
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from .. import order
+from .law import Ordering, Stream
+from .mixture import MixedStream
 from .plan import Plan
 
 
 class EpochSampler(DistributedSampler[Any]):
     """The rows of this rank's epoch, in the order they are delivered."""
 
-    def __init__(self, dataset: Dataset[Any], plan: Plan, *, seed: int, shuffle: bool, on_epoch: WeakMethod[Callable[[int], None]]) -> None:
-        """Describe `plan`; `on_epoch`, held weakly so that loader and sampler are no cycle, hears what `set_epoch` is told."""
-        super().__init__(dataset, num_replicas=plan.world_size, rank=plan.rank, shuffle=shuffle, seed=seed, drop_last=plan.tail == "drop")
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        plan: Plan,
+        stream: Stream | MixedStream,
+        ordering: Ordering,
+        on_epoch: WeakMethod[Callable[[int], None]],
+    ) -> None:
+        """Describe `plan` of a stream; `on_epoch`, held weakly so that loader and sampler are no cycle, hears what `set_epoch` is told."""
+        super().__init__(
+            dataset, num_replicas=plan.world_size, rank=plan.rank, shuffle=ordering.shuffle, seed=ordering.seed, drop_last=plan.tail == "drop"
+        )
         self.plan = plan
+        self._stream = stream
         self._on_epoch = on_epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -36,11 +46,10 @@ class EpochSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[int]:
         """Yield row numbers, batch after batch."""
         for step in range(self.plan.steps()):
-            span = self.plan.span(step)
-            positions = np.arange(span.start, span.stop) % max(self.plan.rows, 1)
-            yield from order.rows_at(positions, n=self.plan.rows, seed=self.seed, epoch=self.epoch, shuffle=self.shuffle).tolist()
+            positions = self.plan.batch(step).positions() % max(self.plan.rows, 1)
+            yield from self._stream.draw(self.epoch, positions).rows.tolist()
 
     def __len__(self) -> int:
         """Return how many rows this rank is given in an epoch, padding included."""
         steps = self.plan.steps()
-        return (steps - 1) * self.plan.batch_size + self.plan.span(steps - 1).size if steps else 0
+        return (steps - 1) * self.plan.batch_size + self.plan.batch(steps - 1).size if steps else 0

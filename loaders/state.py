@@ -5,11 +5,12 @@ Never saved: an index list, a generator, a rank, a worker. Cost: a few hundred b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from .. import order
 from ..errors import BadRequest
+from .law import Ordering
 
 FORMAT = 1
 """The version of the state dict."""
@@ -22,16 +23,16 @@ class Fingerprint(NamedTuple):
         dataset_version: the pinned version.
         dataset_digest: hash over the schema and the shards of that version.
         rows: rows of the dataset.
-        seed: of the order and of augmentation.
-        shuffle: whether rows are permuted.
+        epoch_rows: positions of an epoch.
+        ordering: what decides the order beside the dataset.
         order_format: version of the law of order.
     """
 
     dataset_version: int
     dataset_digest: str
     rows: int
-    seed: int
-    shuffle: bool
+    epoch_rows: int
+    ordering: Ordering
     order_format: int = order.FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -40,8 +41,7 @@ class Fingerprint(NamedTuple):
             "dataset_version": self.dataset_version,
             "dataset_digest": self.dataset_digest,
             "rows": self.rows,
-            "seed": self.seed,
-            "shuffle": self.shuffle,
+            **self.ordering.to_json(),
             "order_format": self.order_format,
         }
 
@@ -71,8 +71,8 @@ def save(fingerprint: Fingerprint, progress: Progress) -> dict[str, Any]:
     }
 
 
-def load(saved: object, fingerprint: Fingerprint) -> Progress:
-    """Return the progress a state dict holds.
+def load(saved: object, fingerprint: Fingerprint, accept: Collection[str] = ()) -> Progress:
+    """Return the progress a state dict holds; differences in what `accept` names are let pass.
 
     Raises:
         BadRequest: it is no state dict of this format, or it was made under another plan; every difference is named.
@@ -83,14 +83,25 @@ def load(saved: object, fingerprint: Fingerprint) -> Progress:
     told, have = saved.get("plan"), fingerprint.to_json()
     if not isinstance(told, Mapping):
         raise BadRequest(f"the state has no plan to compare with: found {told!r}")
-    differences = [f"{name} was {told.get(name)!r}, is {value!r}" for name, value in have.items() if told.get(name) != value]
-    if differences:
+    names = [*have, *(name for name in told if name not in have)]
+    unknown = [name for name in accept if name not in names]
+    if isinstance(accept, str) or unknown:
+        raise BadRequest(f"accept={accept!r} is no list of what a plan has: {names}")
+    different = [name for name in names if told.get(name) != have.get(name) and name not in accept]
+    if different:
+        listed = "; ".join(f"{name} was {_shown(told, name)}, is {_shown(have, name)}" for name in different)
         raise BadRequest(
-            f"the state was saved under another plan: {'; '.join(differences)}. Open the same dataset version with the same seed and shuffle to resume"
+            f"the state was saved under another plan: {listed}. Open the same dataset version with the same arguments to resume, "
+            f"or go on knowingly, in another order from here on, with load_state_dict(state, accept={different})"
         )
+    most = fingerprint.epoch_rows
     epoch, samples, under_way = saved.get("epoch"), saved.get("samples"), saved.get("under_way")
-    if type(epoch) is not int or type(samples) is not int or type(under_way) is not bool or epoch < 0 or not 0 <= samples <= fingerprint.rows:
+    if type(epoch) is not int or type(samples) is not int or type(under_way) is not bool or epoch < 0 or not 0 <= samples <= most:
         raise BadRequest(
-            f"the state holds epoch {epoch!r}, samples {samples!r}, under_way {under_way!r}, which is no place in {fingerprint.rows} rows"
+            f"the state holds epoch {epoch!r}, samples {samples!r}, under_way {under_way!r}, which is no place in epochs of {most} samples"
         )
     return Progress(epoch=epoch, samples=samples, under_way=under_way)
+
+
+def _shown(plan: Mapping[str, Any], name: str) -> str:
+    return repr(plan[name]) if name in plan else "left out"

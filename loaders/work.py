@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import BadData, BadRequest
-from ..shards.dataset import Dataset
-from ..shards.windows import TokenWindows
+from .law import Ordering
+from .mixture import Mixture
 from .plan import Tail
 from .slots import Output
+from .ways import Source
 
 if TYPE_CHECKING:
     from .apply import Steps
@@ -35,17 +36,20 @@ class Work:
         steps: what is done to rows, or None when they go into batches as they are read.
         outputs: what a batch holds, in order.
         pads: whether the column `valid` is ours, added by tail='pad', and not the data's or the user's function's.
-        seed: of the order and of augmentation.
-        shuffle: whether rows are permuted.
+        ordering: what decides the order.
     """
 
-    dataset: Dataset | TokenWindows
+    dataset: Source
     digest: str
     steps: Steps | None
     outputs: Mapping[str, Output]
     pads: bool
-    seed: int
-    shuffle: bool
+    ordering: Ordering
+
+    @property
+    def source_column(self) -> str | None:
+        """The column that says which source of a mixture a row is from, if there is one."""
+        return self.dataset.source_column if isinstance(self.dataset, Mixture) else None
 
     @property
     def splits(self) -> bool:
@@ -75,13 +79,13 @@ class Work:
             )
 
 
-def as_read(dataset: Dataset | TokenWindows, name: str) -> Output:
+def as_read(dataset: Source, name: str) -> Output:
     """Return what a batch holds of a column that nothing is done to."""
     field = dataset.fields[name]
     return Output(shape=field.shape, dtype=field.dtype, ragged=field.ragged)
 
 
-def work_of(dataset: Dataset | TokenWindows, steps: Steps | None, outputs: Mapping[str, Output], *, seed: int, shuffle: bool, tail: Tail) -> Work:
+def work_of(dataset: Source, steps: Steps | None, outputs: Mapping[str, Output], *, ordering: Ordering, tail: Tail) -> Work:
     """Return the work whose batches hold `outputs`, and `valid` when they are padded.
 
     Raises:
@@ -91,13 +95,17 @@ def work_of(dataset: Dataset | TokenWindows, steps: Steps | None, outputs: Mappi
     if pads and VALID in outputs:
         raise BadRequest(f"tail='pad' adds a column {VALID!r}, and the batch has one already; leave it out with columns= or rename it in map=")
     whole = {**outputs, VALID: Output(shape=(), dtype="bool")} if pads else dict(outputs)
-    return Work(dataset=dataset, digest=dataset.digest, steps=steps, outputs=whole, pads=pads, seed=seed, shuffle=shuffle)
+    if isinstance(dataset, Mixture) and dataset.source_column is not None:
+        if dataset.source_column in whole:
+            raise BadRequest(f"source_column={dataset.source_column!r} of the Mixture is a column of the batch already; give it another name")
+        whole[dataset.source_column] = Output(shape=(), dtype="int64")
+    return Work(dataset=dataset, digest=dataset.digest, steps=steps, outputs=whole, pads=pads, ordering=ordering)
 
 
-def plain_work(dataset: Dataset | TokenWindows, *, seed: int, shuffle: bool, tail: Tail) -> Work:
+def plain_work(dataset: Source, *, ordering: Ordering, tail: Tail) -> Work:
     """Return the work of a loader without transforms.
 
     Raises:
         BadRequest: a name is taken.
     """
-    return work_of(dataset, None, {name: as_read(dataset, name) for name in dataset.fields}, seed=seed, shuffle=shuffle, tail=tail)
+    return work_of(dataset, None, {name: as_read(dataset, name) for name in dataset.fields}, ordering=ordering, tail=tail)

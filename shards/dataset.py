@@ -110,6 +110,11 @@ class Dataset:
         """Travel as absolute path, columns and version."""
         return type(self), (self._absolute, self._columns, self.version if self._own else None)
 
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """`[shards + 1]`, the first row of each shard and, last, how many rows there are."""
+        return self.manifest.starts
+
     def locate(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return for each row, from 0 to `len - 1`, its shard's number and its number in that shard."""
         starts = self.manifest.starts

@@ -59,7 +59,7 @@ class Map:
             BadRequest: it returned no dict of numeric arrays; names the field.
         """
         rows = {name: stacked([value]) for name, value in given.items()} if self.batched else given
-        result = self._call(rows, key, [sample])
+        result = self._call(rows, [key], [sample])
         if not isinstance(result, Mapping) or not result:
             raise BadRequest(f"map={_name(self.fn)} returned {type(result).__name__}, not a dict of arrays by name")
         outputs = {}
@@ -72,10 +72,10 @@ class Map:
             outputs[name] = Spec(array.shape[1:] if self.batched else array.shape, array.dtype.name)
         return DeclaredMap(map=self, outputs=outputs)
 
-    def _call(self, rows: Rows, key: int, samples: Sequence[int]) -> Any:
+    def _call(self, rows: Rows, keys: Sequence[int], samples: Sequence[int]) -> Any:
         if not self.random:
             return self.fn(rows)
-        generators = [Random(key, sample, _OP).generator() for sample in samples]
+        generators = [Random(key, sample, _OP).generator() for key, sample in zip(keys, samples, strict=True)]
         return self.fn(rows, generators if self.batched else generators[0])
 
 
@@ -98,18 +98,21 @@ class DeclaredMap:
             BadData: they differ from what was declared; names the field, what was expected and what came.
         """
         rows = {name: stacked([value]) for name, value in given.items()} if self.map.batched else given
-        checked = self._checked(self.map._call(rows, key, [sample]), (1,) if self.map.batched else ())  # noqa: SLF001 - a map and its declared self
+        checked = self._checked(self.map._call(rows, [key], [sample]), (1,) if self.map.batched else ())  # noqa: SLF001 - a map and its declared self
         return {name: value[0] for name, value in checked.items()} if self.map.batched else checked
 
-    def run_batch(self, given: Rows, key: int, samples: Sequence[int]) -> dict[str, Array]:
-        """Return the outputs of a batch, each with a first dimension of samples; a map on samples is called for each.
+    def run_batch(self, given: Rows, keys: Sequence[int], samples: Sequence[int]) -> dict[str, Array]:
+        """Return the outputs of a batch, each with a first dimension of samples; a map on samples is called for each, with its key.
 
         Raises:
             BadData: they differ from what was declared; names the field, what was expected and what came.
         """
         if self.map.batched:
-            return self._checked(self.map._call(given, key, samples), (len(samples),))  # noqa: SLF001 - a map and its declared self
-        rows = [self.run({name: column[n] for name, column in given.items()}, key, sample) for n, sample in enumerate(samples)]
+            return self._checked(self.map._call(given, keys, samples), (len(samples),))  # noqa: SLF001 - a map and its declared self
+        rows = [
+            self.run({name: column[n] for name, column in given.items()}, key, sample)
+            for n, (key, sample) in enumerate(zip(keys, samples, strict=True))
+        ]
         return {name: np.stack([row[name] for row in rows]) for name in self.outputs}
 
     def _checked(self, result: Any, leading: tuple[int, ...]) -> dict[str, Array]:

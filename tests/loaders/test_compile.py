@@ -19,6 +19,7 @@ from penstock.loaders.engine import Settings
 from penstock.loaders.engines import make_engine
 from penstock.loaders.fill import Filler
 from penstock.loaders.inline import OwnArrays, fill_run
+from penstock.loaders.law import Ordering
 from penstock.loaders.lookup import Lookup
 from penstock.loaders.plan import Plan, Run
 from penstock.loaders.ring import Stage
@@ -27,7 +28,7 @@ from penstock.loaders.work import VALID, Work
 
 def compiled(ds: ps.Dataset, transforms: Any = None, function: Any = None, tail: Any = "ragged", *, shuffle: bool = True) -> Work:
     """Return the work of some arguments."""
-    return compile_work(ds, transforms or {}, function, seed=3, shuffle=shuffle, tail=tail)
+    return compile_work(ds, transforms or {}, function, ordering=Ordering(3, shuffle), tail=tail)
 
 
 def test_outputs_without_transforms(rows: ps.Dataset) -> None:
@@ -62,7 +63,7 @@ def test_outputs_of_a_map(rows: ps.Dataset) -> None:
 @pytest.mark.parametrize(
     ("transforms", "function", "tail", "message"),
     [
-        ({"nope": [T.Cast("int8")]}, None, "ragged", r"transforms name \['nope'\], but the columns that are read are \['x', 'label'"),
+        ({"nope": [T.Cast("int8")]}, None, "ragged", r"transforms name 'nope', but the columns that are read are \['x', 'label'"),
         ([T.Cast("int8")], None, "ragged", "is not a dict from column to a list of ops"),
         ({"x": [T.Resize(8)]}, None, "ragged", r"column 'x': Resize\(.*works on images"),
         ({"x": [T.Pad(8)]}, None, "ragged", r"column 'x': Pad\(.*would cut"),
@@ -84,7 +85,7 @@ def test_refusals(rows: ps.Dataset, transforms: Any, function: Any, tail: Any, m
 
 def compiled_or_raise(ds: ps.Dataset, transforms: Any, function: Any, tail: Any) -> Work:
     """Compile without defaults."""
-    return compile_work(ds, transforms, function, seed=0, shuffle=False, tail=tail)
+    return compile_work(ds, transforms, function, ordering=Ordering(0, False), tail=tail)
 
 
 def test_a_map_on_no_rows_is_refused(tmp_path: Path) -> None:

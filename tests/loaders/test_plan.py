@@ -12,15 +12,16 @@ from penstock.loaders.plan import Plan, Seat, default_tail
 SIZES = st.integers(0, 200)
 BATCHES = st.integers(1, 17)
 WORLDS = st.integers(1, 7)
+TAILS = st.sampled_from(["drop", "pad", "ragged"])
+LANES = st.sampled_from([1, 2, 3, 4, 6, 12])
 
 
-def positions(rows: int, batch: int, world: int, tail: str, start: int = 0) -> list[list[list[int]]]:
+def positions(rows: int, batch: int, world: int, tail: str, start: int = 0, lanes: int = 1) -> list[list[list[int]]]:
     """Return the positions of every step of every rank."""
     out = []
     for rank in range(world):
-        plan = Plan(rows=rows, batch_size=batch, rank=rank, world_size=world, tail=tail)  # type: ignore[arg-type]
-        spans = [plan.span(step, start) for step in range(plan.steps(start))]
-        out.append([list(range(span.start, span.stop)) for span in spans])
+        plan = Plan(rows=rows, batch_size=batch, rank=rank, world_size=world, tail=tail, lanes=lanes)  # type: ignore[arg-type]
+        out.append([plan.batch(step, start).positions().tolist() for step in range(plan.steps(start))])
     return out
 
 
@@ -66,8 +67,7 @@ def test_any_chain_of_resumes_covers_the_epoch(rows: int, world: int, batch: int
         for rank in range(world):
             mine = Plan(rows=rows, batch_size=batch, rank=rank, world_size=world)
             for step in range(min(stop_after, mine.steps(start))):
-                span = mine.span(step, start)
-                seen += range(span.start, span.stop)
+                seen += mine.batch(step, start).positions().tolist()
         start = plan.consumed(stop_after - 1, start) if stop_after else start
         world, batch = data.draw(WORLDS), data.draw(BATCHES)
     seen += flat(positions(rows, batch, world, "ragged", start))
@@ -81,6 +81,22 @@ def test_global_sequence_does_not_depend_on_ranks(rows: int, batch: int, world: 
     split = positions(rows, batch, world, "ragged")
     for step, expected in enumerate(whole):
         assert [p for rank in split for p in (rank[step] if step < len(rank) else [])] == expected
+
+
+@given(rows=SIZES, batch=BATCHES, world=WORLDS, tail=TAILS, lanes=LANES, data=st.data())
+def test_lanes_change_who_gets_a_sample_and_nothing_else(rows: int, batch: int, world: int, tail: str, lanes: int, data: st.DataObject) -> None:
+    """With lanes every global batch holds what it holds without; and where ranks have lanes to themselves, whole batches come from those alone."""
+    start = data.draw(st.integers(0, rows))
+    without = positions(rows, batch, world, tail, start)
+    dealt = positions(rows, batch, world, tail, start, lanes)
+    assert [list(map(len, steps)) for steps in dealt] == [list(map(len, steps)) for steps in without]
+    for step in range(len(without[0])):
+        both = [sorted(p for rank in ranks if step < len(rank) for p in rank[step]) for ranks in (dealt, without)]
+        assert both[0] == both[1]
+    whole = start + (rows - start) // (batch * world) * batch * world
+    for rank, steps in enumerate(dealt if batch * world % lanes == 0 and lanes % world == 0 else []):
+        own = lanes // world
+        assert all({p % lanes // own for p in one} == {rank} for one in steps if max(one) < whole)
 
 
 def test_consumed_counts_all_ranks_and_stops_at_the_end() -> None:
@@ -104,6 +120,7 @@ def test_default_tail_is_torchs() -> None:
         ({"rows": 1, "batch_size": 0}, "batch_size=0"),
         ({"rows": 1, "batch_size": 1, "rank": 2, "world_size": 2}, "rank 2 of world size 2"),
         ({"rows": 1, "batch_size": 1, "tail": "keep"}, "tail='keep'"),
+        ({"rows": 1, "batch_size": 1, "lanes": 0}, "lanes=0"),
     ],
 )
 def test_bad_plans_are_refused(given: dict[str, object], message: str) -> None:
@@ -112,16 +129,16 @@ def test_bad_plans_are_refused(given: dict[str, object], message: str) -> None:
         Plan(**given)  # type: ignore[arg-type]
 
 
-@given(rows=st.integers(1, 200), batch=BATCHES, world=WORLDS, tail=st.sampled_from(["drop", "pad", "ragged"]), data=st.data())
-def test_seats_are_where_spans_put_a_position(rows: int, batch: int, world: int, tail: str, data: st.DataObject) -> None:
+@given(rows=st.integers(1, 200), batch=BATCHES, world=WORLDS, tail=TAILS, lanes=LANES, data=st.data())
+def test_seats_are_where_batches_put_a_position(rows: int, batch: int, world: int, tail: str, lanes: int, data: st.DataObject) -> None:
     """Every delivery of every position, padding too, is named by step, rank and row, and no other is."""
     start = data.draw(st.integers(0, rows))
     wanted: dict[int, list[Seat]] = {position: [] for position in range(rows)}
-    for rank, steps in enumerate(positions(rows, batch, world, tail, start)):
+    for rank, steps in enumerate(positions(rows, batch, world, tail, start, lanes)):
         for step, batches in enumerate(steps):
             for index, position in enumerate(batches):
                 wanted[position % rows].append(Seat(step, rank, index, position >= rows))
-    plan = Plan(rows=rows, batch_size=batch, world_size=world, tail=tail)  # type: ignore[arg-type]
+    plan = Plan(rows=rows, batch_size=batch, world_size=world, tail=tail, lanes=lanes)  # type: ignore[arg-type]
     for position, seats in wanted.items():
         assert sorted(plan.seats(position, start)) == sorted(seats)
 

@@ -18,6 +18,7 @@ import penstock as ps
 from penstock.loaders import pool as pools
 from penstock.loaders.batch import budgets, from_slot
 from penstock.loaders.compile import compile_work
+from penstock.loaders.law import Ordering
 from penstock.loaders.plan import Run
 from penstock.loaders.pool import Pool, RingPlan
 from penstock.loaders.protocol import Answer, Kind, Task
@@ -32,7 +33,7 @@ class Bench:
         self, ds: ps.Dataset, *, workers: int = 1, function: Any = None, init: Any = None, timeout_s: float = 0.0, gently: bool = False
     ) -> None:
         """Prepare; no process is started."""
-        self.work = compile_work(ds, {}, function, seed=0, shuffle=False, tail="ragged")
+        self.work = compile_work(ds, {}, function, ordering=Ordering(0, False), tail="ragged")
         self.budgets = budgets([n for n, o in self.work.outputs.items() if o.ragged], 64)
         self.layout = layout(self.work.outputs, 4, self.budgets)
         self.pool = Pool(cloudpickle.dumps((init, self.work)), workers=workers, timeout_s=timeout_s, gently=gently)

@@ -17,6 +17,7 @@ import penstock as ps
 from penstock.loaders.compile import compile_work
 from penstock.loaders.faults import describe
 from penstock.loaders.fill import Filler
+from penstock.loaders.law import Ordering
 from penstock.loaders.plan import Plan
 from penstock.loaders.pool import Pool, RingPlan
 from penstock.loaders.pooled import Lead, PooledEpochs, Shape
@@ -101,7 +102,7 @@ def made(
     ds: ps.Dataset, choose: Any = lambda n: 0, *, window: int = 4, parts: int = 2, batch: int = 8, budget: int = 64
 ) -> tuple[HandPool, PooledEpochs]:
     """Return a hand pool and the epochs over it, with small budgets."""
-    work = compile_work(ds, {}, None, seed=4, shuffle=True, tail="ragged")
+    work = compile_work(ds, {}, None, ordering=Ordering(4, True), tail="ragged")
     pool = HandPool(work, choose)
     budgets = {name: budget for name, output in work.outputs.items() if output.ragged}
     shape = Shape(outputs=dict(work.outputs), rows=batch, together=1, budgets=budgets, window=window, parts=parts, smallest=2)
@@ -243,7 +244,7 @@ def test_an_older_iteration_is_told_that_it_ended(texts: ps.Dataset) -> None:
 
 def test_a_filler_works_while_no_worker_is_ready(texts: ps.Dataset) -> None:
     """With a filler, and as long as no worker is ready, this process does the tasks, grows the ring, and raises its own errors."""
-    work = compile_work(texts, {}, None, seed=4, shuffle=True, tail="ragged")
+    work = compile_work(texts, {}, None, ordering=Ordering(4, True), tail="ragged")
     pool = HandPool(work)
     pool.ready = False
     pool.take_back = lambda: pool.tasks.popleft() if pool.tasks else None  # type: ignore[method-assign]
@@ -257,7 +258,7 @@ def test_a_filler_works_while_no_worker_is_ready(texts: ps.Dataset) -> None:
 
 def test_a_ring_without_workers_is_closed(texts: ps.Dataset) -> None:
     """When workers cannot be started the error comes through and no descriptor is left."""
-    work = compile_work(texts, {}, None, seed=4, shuffle=True, tail="ragged")
+    work = compile_work(texts, {}, None, ordering=Ordering(4, True), tail="ragged")
     pool = HandPool(work)
 
     def refuse(ring: Ring, plan: RingPlan) -> None:

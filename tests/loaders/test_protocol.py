@@ -15,7 +15,7 @@ from penstock.metrics import WorkTimes
 NUMBERS = st.integers(0, 2**62)
 
 
-RUNS = st.builds(Run, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
+RUNS = st.builds(Run, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
 
 
 @given(st.builds(Task, ticket=NUMBERS, epoch=NUMBERS, run=RUNS, slot=NUMBERS, row_start=NUMBERS, ring=NUMBERS))

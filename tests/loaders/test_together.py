@@ -43,21 +43,31 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> ps.Dataset:
 )
 def test_runs_are_the_steps(rows: int, batch_size: int, world_size: int, tail: Tail, most: int, data: st.DataObject) -> None:
     """Whatever the plan, the rank and where the epoch is entered: the batches of all runs, in order, are the steps, one batch comes first, and none is too long."""
-    plan = Plan(rows=rows, batch_size=batch_size, rank=data.draw(st.integers(0, world_size - 1)), world_size=world_size, tail=tail)
+    rank, lanes = data.draw(st.integers(0, world_size - 1)), data.draw(st.sampled_from([1, 2, 4, 12]))
+    plan = Plan(rows=rows, batch_size=batch_size, rank=rank, world_size=world_size, tail=tail, lanes=lanes)
     start = data.draw(st.integers(0, rows))
     runs = Runs(plan, start, most)
     found = [one for number in range(len(runs)) for one in runs[number].each()]
-    assert [(one.start, one.stop) for one in found] == [tuple(plan.span(step, start)) for step in range(plan.steps(start))]
+    assert found == [plan.batch(step, start) for step in range(plan.steps(start))]
     assert all(runs[number].batches <= most for number in range(len(runs)))
     assert not len(runs) or runs[0].batches == 1
 
 
-@given(st.integers(0, 10**12), st.integers(1, 30), st.integers(1, 9), st.integers(0, 50))
-def test_positions_are_those_of_each(start: int, size: int, batches: int, gap: int) -> None:
-    """The positions of a run are those of its batches, one after the other."""
-    run = Run(start, start + size, batches, size + gap)
-    assert run.positions().tolist() == [p for one in run.each() for p in range(one.start, one.stop)]
+@given(st.integers(0, 10**12), st.integers(1, 30), st.integers(1, 9), st.integers(0, 50), st.integers(0, 40), st.data())
+def test_positions_are_those_of_each(first: int, size: int, batches: int, gap: int, lanes: int, data: st.DataObject) -> None:
+    """The positions of a run are those of its batches, one after the other; those of a batch are what they say, and those of its parts."""
+    whole, skip = size + gap, data.draw(st.integers(0, gap))
+    run = Run(first + skip, first + skip + size, batches, whole, lanes, skip if lanes else 0)
+    assert run.positions().tolist() == [p for one in run.each() for p in one.positions().tolist()]
     assert run.rows == len(run.positions())
+    one = run.each()[-1]
+    begin = first + (batches - 1) * whole
+    dealt = sorted(range(begin, begin + whole), key=lambda p: (p % lanes, p)) if lanes else range(begin, begin + whole)
+    assert one.positions().tolist() == list(dealt)[skip : skip + size]
+    cut = size // 3
+    parts = [one.part(0, cut), one.part(cut, size)]
+    assert [p for part in parts for p in part.positions().tolist()] == one.positions().tolist()
+    assert parts[1].part(1, size - cut).positions().tolist() == one.positions().tolist()[cut + 1 :]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -67,7 +77,7 @@ def test_the_rows_are_those_of_the_order(numbers: ps.Dataset, workers: int, plac
     loader = ps.DataLoader(numbers, batch_size=16, shuffle=True, seed=4, num_workers=workers, topology=place, output="numpy")
     for epoch in range(2):
         for step, batch in enumerate(loader):
-            positions = np.arange(*loader.plan.span(step)) % ROWS
+            positions = loader.plan.batch(step).positions() % ROWS
             expected = order.rows_at(positions, n=ROWS, seed=4, epoch=epoch, shuffle=True)
             assert batch["n"].tolist() == expected.tolist()
             assert (batch["x"] == batch["n"][:, None]).all()

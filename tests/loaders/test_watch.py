@@ -17,6 +17,7 @@ from contracts.loaders import assert_same, plain
 
 import penstock as ps
 from penstock.loaders import fill
+from penstock.loaders.gather import Gather
 
 
 def test_a_stuck_worker_tells_where_it_stands(small: ps.Dataset) -> None:
@@ -90,7 +91,7 @@ def test_compressed_files_are_read_and_not_kept(tmp_path: Path, num_workers: int
     assert_same(made[0], made[1], "compressed")
     loader = ps.DataLoader(ps.Dataset(paths[0]), batch_size=64, shuffle=True)
     filler = fill.Filler(loader._work)
-    assert filler._gather is not None
+    assert isinstance(filler._gather, Gather)
     assert not filler._gather._open(0)
 
 

@@ -35,7 +35,7 @@ def test_batched_functions_see_batches() -> None:
 
     declared = Map(double, batched=True).declare(SAMPLE, 0, 0)
     assert declared.outputs == {"y": Spec((3,), "float32")}
-    assert np.array_equal(declared.run_batch(BATCH, 0, [5, 6, 7, 8])["y"], BATCH["x"] * 2)
+    assert np.array_equal(declared.run_batch(BATCH, [0] * 4, [5, 6, 7, 8])["y"], BATCH["x"] * 2)
     assert declared.run(SAMPLE, 0, 0)["y"].tolist() == [0, 2, 4]
     assert seen == [(1, 3), (4, 3), (1, 3)]
 
@@ -43,7 +43,7 @@ def test_batched_functions_see_batches() -> None:
 def test_a_map_on_samples_over_a_batch() -> None:
     """Run on a batch, a map on samples gives what it gives on each."""
     declared = Map(lambda s: {"y": s["x"].sum() + s["n"]}).declare(SAMPLE, 0, 0)
-    assert declared.run_batch(BATCH, 0, range(4))["y"].tolist() == [(row.sum() + n) for row, n in zip(BATCH["x"], BATCH["n"], strict=True)]
+    assert declared.run_batch(BATCH, [0] * 4, range(4))["y"].tolist() == [(row.sum() + n) for row, n in zip(BATCH["x"], BATCH["n"], strict=True)]
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -55,8 +55,8 @@ def test_randomness_is_keyed(batched: bool) -> None:
 
     declared = Map(jitter, batched=batched, random=True).declare(SAMPLE, 7, 0)
     alone = [declared.run(SAMPLE, 7, sample)["y"].item() for sample in range(4)]
-    assert declared.run_batch(BATCH, 7, [0, 1, 2, 3])["y"].tolist() == alone
-    assert declared.run_batch({name: column[:2] for name, column in BATCH.items()}, 7, [3, 1])["y"].tolist() == [alone[3], alone[1]]
+    assert declared.run_batch(BATCH, [7] * 4, [0, 1, 2, 3])["y"].tolist() == alone
+    assert declared.run_batch({name: column[:2] for name, column in BATCH.items()}, [7, 7], [3, 1])["y"].tolist() == [alone[3], alone[1]]
     assert len({*alone, declared.run(SAMPLE, 8, 0)["y"].item()}) == 5
 
 
@@ -83,7 +83,7 @@ def test_a_batch_must_keep_its_samples() -> None:
     """A batched function that returns another number of rows is bad data."""
     declared = Map(lambda b: {"y": b["x"][:1]}, batched=True).declare(SAMPLE, 0, 0)
     with pytest.raises(BadData, match=r"field y: .* returned float32 \[1, 3\]; on the first sample it was float32 \[4, 3\]"):
-        declared.run_batch(BATCH, 0, range(4))
+        declared.run_batch(BATCH, [0] * 4, range(4))
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_the_probe_sees_what_later_batches_hold() -> None:
     declared = Map(look, batched=True).declare(sample, 0, 0)
     assert {name: spec.shape for name, spec in declared.outputs.items()} == {"sum": (), "words": (), "k": ()}
     batch = {name: stacked([value] * 3) for name, value in sample.items()}
-    assert declared.run_batch(batch, 0, range(3))["sum"].tolist() == [1, 1, 1]
+    assert declared.run_batch(batch, [0] * 3, range(3))["sum"].tolist() == [1, 1, 1]
     assert declared.run(sample, 0, 0)["words"].item() == 2
     assert [{n: t[0] for n, t in s.items()} for s in seen] == [{"raw": "bytes", "text": "str", "doc": "dict"}] * 3
 
@@ -101,14 +101,14 @@ def test_later_results_of_batched_functions_must_agree(later: Any, message: str)
 
     declared = Map(function, batched=True).declare({"x": 1}, 0, 0)
     with pytest.raises(BadData, match=message):
-        declared.run_batch({"x": np.arange(3)}, 0, range(3))
+        declared.run_batch({"x": np.arange(3)}, [0] * 3, range(3))
 
 
 def test_a_batch_composed_otherwise_draws_the_same() -> None:
     """Each sample of a batch has its own generator, whatever stands beside it."""
     noisy = Map(lambda b, rngs: {"y": np.array([r.integers(0, 2**60) for r in rngs])}, batched=True, random=True).declare({"x": 1}, 3, 0)
-    whole = noisy.run_batch({"x": np.arange(6)}, 3, range(6))["y"].tolist()
-    parts = [noisy.run_batch({"x": np.arange(2)}, 3, [n, n + 1])["y"].tolist() for n in (0, 2, 4)]
+    whole = noisy.run_batch({"x": np.arange(6)}, [3] * 6, range(6))["y"].tolist()
+    parts = [noisy.run_batch({"x": np.arange(2)}, [3, 3], [n, n + 1])["y"].tolist() for n in (0, 2, 4)]
     assert [n for part in parts for n in part] == whole
     assert len(set(whole)) == 6
 

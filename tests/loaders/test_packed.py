@@ -1,0 +1,154 @@
+"""Packed sequences: every token once an epoch, documents whole where they can be, columns that agree, any resume, workers and mixtures."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts.loaders import check_resumes_at_every_step
+
+import penstock as ps
+from penstock.errors import BadRequest
+from penstock.loaders import packed as module
+
+LENGTHS = np.maximum(np.random.default_rng(3).lognormal(3.2, 1, 900), 0).astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ps.Dataset]:
+    """Return a maker of datasets of documents whose tokens count through: token k of all is k."""
+    made: dict[str, ps.Dataset] = {}
+
+    def make(kind: str) -> ps.Dataset:
+        if kind not in made:
+            path = tmp_path_factory.mktemp(kind) / "out"
+            with ps.Writer(path, fields={"tokens": ps.Tokens("int32")}, format=kind, shard_size="20KB") as writer:
+                first = 0
+                for length in LENGTHS.tolist():
+                    writer.write({"tokens": np.arange(first, first + length, dtype=np.int32)})
+                    first += length
+            made[kind] = ps.Dataset(path)
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make windows of few sequences, so that there are many."""
+    monkeypatch.setattr(module, "WINDOW", 8)
+
+
+def check_row(row: dict[str, Any], seq_len: int) -> list[int]:
+    """Columns of a sequence agree with each other; return its tokens, those of each piece in a row."""
+    tokens, positions, owners, edges = (np.asarray(row[name]) for name in ("input_ids", "position_ids", "document_ids", "cu_seqlens"))
+    assert edges[0] == 0
+    assert edges[-1] == seq_len
+    assert (np.diff(edges) > 0).all()
+    found = []
+    for number, (begin, end) in enumerate(itertools.pairwise(edges.tolist())):
+        assert positions[begin:end].tolist() == list(range(end - begin))
+        if owners[begin] == -1:
+            assert end == seq_len
+            assert (owners[begin:end] == -1).all()
+            assert (tokens[begin:end] == 0).all()
+            continue
+        assert (owners[begin:end] == number).all()
+        assert (np.diff(tokens[begin:end]) == 1).all()
+        found += tokens[begin:end].tolist()
+    return found
+
+
+@pytest.mark.parametrize("algorithm", ["best_fit", "first_fit", "concat"])
+@pytest.mark.parametrize("kind", ["arrow", "tar"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_holds_every_token_once(documents: Callable[[str], ps.Dataset], kind: str, algorithm: Any, workers: int) -> None:
+    """Whatever the algorithm, the format and the workers: all tokens come once, each piece a run of one document."""
+    packed = ps.Packed(documents(kind), 128, algorithm, dtype="int64")
+    loader = ps.DataLoader(packed, batch_size=7, shuffle=True, num_workers=workers, output="numpy")
+    seen: list[int] = []
+    for batch in loader:
+        edges, values = batch["cu_seqlens"].offsets, batch["cu_seqlens"].values
+        for number in range(len(batch["input_ids"])):
+            row = {name: batch[name][number] for name in ("input_ids", "position_ids", "document_ids")}
+            seen += check_row({**row, "cu_seqlens": values[edges[number] : edges[number + 1]]}, 128)
+    assert sorted(seen) == list(range(int(LENGTHS.sum())))
+    assert packed.filled == LENGTHS.sum() / (len(packed) * 128)
+    assert f"{packed.filled:.1%} filled" in repr(packed)
+
+
+def test_documents_stay_whole_where_they_can(documents: Callable[[str], ps.Dataset]) -> None:
+    """Best fit cuts next to no document that a sequence could hold, concatenation many; and both say so."""
+    best, end_to_end = (ps.Packed(documents("arrow"), 128, algorithm) for algorithm in ("best_fit", "concat"))
+    assert best.cut(100) < 0.02
+    assert end_to_end.cut(100) > 0.1
+    assert best.filled < end_to_end.filled
+
+
+@pytest.mark.parametrize("options", [{"shuffle": True}, {"shuffle": True, "window_shards": 2}, {}])
+def test_every_cut_resumes(documents: Callable[[str], ps.Dataset], options: dict[str, Any]) -> None:
+    """A loader cut anywhere goes on with the same rest, shuffled globally, by windows of shards, or not at all."""
+    check_resumes_at_every_step(lambda: ps.DataLoader(ps.Packed(documents("arrow"), 256), batch_size=12, output="numpy", **options))
+
+
+def test_rows_by_number_and_by_shard(documents: Callable[[str], ps.Dataset]) -> None:
+    """Sequences are found by number from either end, travel to other processes, and count to the shard that their window begins in."""
+    packed = ps.Packed(documents("arrow"), 100)
+    again = pickle.loads(pickle.dumps(packed))  # our own
+    for index in (0, 5, len(packed) - 1, -1):
+        for name, value in packed[index].items():
+            assert np.array_equal(again[index][name], value)
+    assert [row["input_ids"][0] for row in packed.__getitems__([0, 3])] == [packed[0]["input_ids"][0], packed[3]["input_ids"][0]]
+    with pytest.raises(IndexError, match=f"which has {len(packed)} sequences of 100 tokens"):
+        packed[len(packed)]
+    starts = packed.starts
+    assert starts[0] == 0
+    assert starts[-1] == len(packed)
+    assert (np.diff(starts) >= 0).all()
+    assert starts.size == len(packed.dataset.manifest.shards) + 1
+
+
+def test_packed_sequences_mix(documents: Callable[[str], ps.Dataset]) -> None:
+    """Packed sequences of two datasets are mixed in their proportions."""
+    sources = {kind: ps.Packed(documents(kind), 64) for kind in ("arrow", "tar")}
+    mixture = ps.Mixture(sources, {"arrow": 3, "tar": 1}, block=8, source_column="source")
+    batches = list(ps.DataLoader(mixture, batch_size=8, shuffle=True, output="numpy"))
+    assert all(batch["source"].sum() == 2 for batch in batches[:-1])
+
+
+def test_a_sequence_no_shorter_than_all_documents(tmp_path: Path) -> None:
+    """One sequence holds everything, what is left is padding; and no documents at all make no sequence."""
+    for name, count in (("few", 3), ("none", 0)):
+        with ps.Writer(tmp_path / name, fields={"tokens": ps.Tokens("uint16"), "n": ps.Scalar("int8")}) as writer:
+            for n in range(count):
+                writer.write({"tokens": np.full(2 * n, 7, np.uint16), "n": n})
+    packed = ps.Packed(ps.Dataset(tmp_path / "few"), 1000, pad_id=65_535)
+    (batch,) = ps.DataLoader(packed, batch_size=4, output="numpy")
+    assert batch["input_ids"].tolist() == [[7] * 6 + [65_535] * 994]
+    assert batch["document_ids"].tolist() == [[0] * 4 + [1] * 2 + [-1] * 994]
+    assert batch["cu_seqlens"].values.tolist() == [0, 4, 6, 1000]
+    empty = ps.Packed(ps.Dataset(tmp_path / "none"), 1000)
+    assert (len(empty), empty.filled, empty.cut(), list(ps.DataLoader(empty))) == (0, 0.0, 0.0, [])
+
+
+def test_what_cannot_be_packed_is_refused(documents: Callable[[str], ps.Dataset], images: ps.Dataset) -> None:
+    """No tokens, no length, no such algorithm, too narrow a dtype and a padding token that is none are refused by value."""
+    tokens = documents("arrow")
+    for arguments, options, named in (
+        ((images, 10), {}, "holds Tokens"),
+        ((tokens, 0), {}, "seq_len=0"),
+        ((tokens, 10, "worst_fit"), {}, "algorithm='worst_fit'"),
+        ((tokens, 10), {"dtype": "int16"}, "cannot hold every int32 token"),
+        ((tokens, 10), {"pad_id": 2**40}, "pad_id="),
+        (([1], 10), {}, "not over list"),
+    ):
+        with pytest.raises(BadRequest, match=named):
+            ps.Packed(*arguments, **options)
+    state = ps.DataLoader(ps.Packed(tokens, 100)).state_dict()
+    with pytest.raises(BadRequest, match="dataset_digest was"):
+        ps.DataLoader(ps.Packed(tokens, 100, "first_fit")).load_state_dict(state)
