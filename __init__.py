@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import BadData, BadRequest, PenstockError, StorageError, WorkerFailed
     from .fields import Array, Audio, Bytes, Image, Json, Scalar, Text, Tokens
     from .ingest.convert import convert
+    from .loaders.ledger import Digest
     from .loaders.loader import DataLoader
     from .loaders.mixture import Mixture
     from .loaders.packed import Packed
@@ -29,6 +30,7 @@ __all__ = [
     "Bytes",
     "DataLoader",
     "Dataset",
+    "Digest",
     "Image",
     "Json",
     "Mixture",
@@ -49,6 +51,7 @@ _HOME = {
     "errors": ("BadData", "BadRequest", "PenstockError", "StorageError", "WorkerFailed"),
     "fields": ("Array", "Audio", "Bytes", "Image", "Json", "Scalar", "Text", "Tokens"),
     "ingest.convert": ("convert",),
+    "loaders.ledger": ("Digest",),
     "loaders.loader": ("DataLoader",),
     "loaders.mixture": ("Mixture",),
     "loaders.packed": ("Packed",),
