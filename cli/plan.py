@@ -13,6 +13,7 @@ import typer
 
 from ..errors import BadRequest
 from ..loaders.law import Ordering, Stream
+from ..loaders.mixture import MixedStream, stream_of
 from ..loaders.plan import Plan, Tail, default_tail
 from ..shards.dataset import Dataset
 from .tables import console, table
@@ -52,8 +53,7 @@ def plan(
     dataset = Dataset(path, version=version)
     kept: Tail = tail or default_tail(drop_last=False, world_size=world_size)  # type: ignore[assignment]  # one of the three, as was just checked
     ordering = Ordering(seed, shuffle, window_shards, lanes, epoch_samples)
-    ordering.check()
-    stream = Stream(ordering, dataset.starts)
+    stream = stream_of(dataset, ordering)
     rule = Plan(rows=stream.positions, batch_size=batch_size, rank=rank or 0, world_size=world_size, tail=kept, lanes=lanes)
     told: dict[str, Any] = {"version": dataset.version, "digest": dataset.digest, "batch_size": batch_size, "world_size": world_size, "tail": kept}
     told |= {"rows": len(dataset), **ordering.to_json(), "epoch": epoch, "start": start}
@@ -72,7 +72,7 @@ def plan(
         _show_sample(told)
 
 
-def _batch(rule: Plan, stream: Stream, epoch: int, rank: int, step: int, start: int) -> dict[str, Any]:
+def _batch(rule: Plan, stream: Stream | MixedStream, epoch: int, rank: int, step: int, start: int) -> dict[str, Any]:
     """Return what one rank is given at a step."""
     own = replace(rule, rank=rank)
     steps = own.steps(start)

@@ -24,7 +24,7 @@ from ..shards.dataset import Dataset
 from ..shards.windows import TokenWindows
 from . import state as states
 from .batch import Batch, Ragged
-from .engine import Settings
+from .engine import Engine, Settings
 from .engines import make_engine
 from .law import Ordering
 from .ledger import Digest, Progression, delivered, whole_epoch
@@ -35,8 +35,8 @@ from .ring import MAX_WORKERS
 from .sampler import EpochSampler
 from .state import Fingerprint, Progress
 from .tally import Tally
-from .topology import Topology, detect
-from .ways import Source
+from .topology import detect
+from .ways import Source, sequence_length_of
 from .work import Work, plain_work
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     _next_epoch: int | None = None
     _run: int = 0
     _standing: Progress = Progress()
+    _entered: list[tuple[int, int, Tally]]
 
     def __init__(
         self,
@@ -81,7 +82,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         map: Map | Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,  # noqa: A002  (the name the field uses: tf.data, Grain, HF)
         seed: int | None = None,
         tail: Tail | None = None,
-        topology: Topology | tuple[int, int] | None = None,
+        topology: Any = None,
+        broadcast: bool = False,
+        sequence: Sequence[str] | None = None,
         window_shards: int | None = None,
         lanes: int = 1,
         epoch_samples: int | None = None,
@@ -112,7 +115,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             seed: of shuffling and augmentation; 0 by default.
             tail: `"drop"`, `"pad"` (adds a boolean column `valid`) or `"ragged"`; by default as torch: drop when `drop_last`, ragged on one
                 process, pad on several.
-            topology: `(rank, world_size)`; by default what torch.distributed or torchrun says.
+            topology: `(rank, world_size)`, or a torch `DeviceMesh` with named dimensions; by default what torch.distributed or torchrun says.
+            broadcast: of the ranks of a mesh that have the same batches one reads them, and the others receive.
+            sequence: the columns of which context-parallel ranks get a part each; by default those as long as `TokenWindows` and `Packed` make them.
             window_shards: permute the shards, and rows only within so many neighbours among them: what must be near when shards are far away.
             lanes: deal the permuted shards to so many lanes, and take one row of each in turn.
             epoch_samples: samples of an epoch over all ranks; an epoch then begins where the one before ended, in one pass over the data after the other.
@@ -127,15 +132,13 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         place = self.topology = detect(topology)
         self.tail = _tail_of(tail, drop_last, place.world_size)
         self.ordering = Ordering(_seed_of(seed, generator), bool(shuffle), window_shards or 0, lanes, epoch_samples or 0)
-        self.ordering.check()
         self.transforms = {} if transforms is None else transforms
         self.map = map
         self.output = output
         stream = stream_of(dataset, self.ordering)
         self.plan = Plan(rows=stream.positions, batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail, lanes=lanes)
         self._work = self._compiled(dataset)
-        self._tally = Tally()
-        self._entered: list[tuple[int, int, Tally]] = []
+        self._tally, self._entered = Tally(), []
         as_torch = cast("torch.utils.data.Dataset[Any]", dataset)  # map-style by its methods, which is what torch asks for
         super().__init__(
             as_torch,
@@ -151,7 +154,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             persistent_workers=persistent_workers,
         )
         self.in_order = in_order
-        self._engine = make_engine(self._work, self._settings())
+        self._engine = self._made_engine(broadcast, sequence)
 
     def _compiled(self, dataset: Source) -> Work:
         """Return what is to be done; without transforms that needs nothing that decodes images, so it is imported for those that have some."""
@@ -186,6 +189,21 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             threads=torch.get_num_threads(),
         )
 
+    def _made_engine(self, broadcast: bool, sequence: Sequence[str] | None) -> Engine:
+        """Return what turns the plan into batches; what few loaders need is imported for those."""
+        engine = make_engine(self._work, self._settings())
+        place = self.topology
+        if not broadcast and place.context_size == 1:
+            return engine
+        shared = importlib.import_module(".shared", __package__)
+        if broadcast:
+            channels = importlib.import_module(".broadcast", __package__)
+            engine = shared.ReceivingEngine(engine, channels.MeshChannel(place.mesh, place.same, self._work.outputs))
+        if place.context_size > 1:
+            columns = shared.check_parts(self._work.outputs, sequence, sequence_length_of(self._work.dataset), place.context_size)
+            engine = shared.PartEngine(engine, columns, place.context_rank, place.context_size)
+        return engine
+
     def __len__(self) -> int:
         """Return how many batches a whole epoch has on this rank."""
         return self.plan.steps()
@@ -199,7 +217,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         place, ordering = self.topology, ", ".join(f"{name}={value!r}" for name, value in self.ordering.to_json().items())
         return (
             f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, {ordering}, tail={self.tail!r}, "
-            f"num_workers={self.num_workers}, rank {place.rank} of {place.world_size} ({place.source}), {len(self)} steps)"
+            f"num_workers={self.num_workers}, {place}, {len(self)} steps)"
         )
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:

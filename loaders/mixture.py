@@ -246,6 +246,7 @@ def stream_of(source: Part | Mixture, ordering: Ordering) -> Stream | MixedStrea
     """Return the order of what a loader is given.
 
     Raises:
-        BadRequest: it cannot have that order.
+        BadRequest: it cannot have that order, or there is no such order.
     """
+    ordering.check()
     return MixedStream(source, ordering) if isinstance(source, Mixture) else Stream(ordering, source.starts)

@@ -12,11 +12,12 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BadRequest
+from . import mesh as meshes
 
 _LOG = logging.getLogger("penstock")
 
@@ -46,20 +47,52 @@ class Topology:
         rank: this process, in [0, world_size).
         world_size: how many share the data.
         source: where the numbers come from, for `repr` and messages.
+        context_rank: this process among those that share the same sequences.
+        context_size: how many share them; each has a part.
+        mesh: the `DeviceMesh` that says so, if one does.
+        same: dimensions of the mesh along which ranks have the same batches, or parts of them.
     """
 
     rank: int = 0
     world_size: int = 1
     source: str = "explicit"
+    context_rank: int = 0
+    context_size: int = 1
+    mesh: Any = field(default=None, compare=False, repr=False)
+    same: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the place in words."""
+        part = f", part {self.context_rank} of {self.context_size} of each sequence" if self.context_size > 1 else ""
+        return f"rank {self.rank} of {self.world_size}{part} ({self.source})"
 
     def __post_init__(self) -> None:
         """Refuse numbers that are no place."""
         if self.world_size < 1 or not 0 <= self.rank < self.world_size:
             raise BadRequest(f"topology ({self.source}): rank {self.rank} of world size {self.world_size}; rank must be in [0, world size)")
 
+    @staticmethod
+    def of_mesh(mesh: Any, data: Sequence[str] | None = None, context: Sequence[str] | None = None) -> Topology:
+        """Return the place that a torch `DeviceMesh` gives this process.
 
-def detect(given: Topology | tuple[int, int] | None = None, environment: Mapping[str, str] | None = None) -> Topology:
-    """Return the topology: `given` (a `Topology` or `(rank, world_size)`), or what whoever started this process says; and log it once.
+        Ranks with the same place along data-parallel dimensions get the same batches; context-parallel ones get parts of the same sequences.
+
+        Args:
+            mesh: with named dimensions.
+            data: the data-parallel ones, when their names are not usual ones: then all that are neither these nor `context` get the same.
+            context: the context-parallel ones.
+
+        Raises:
+            BadRequest: a name is not known, or not there.
+        """
+        own, parts, same = meshes.dimensions(mesh, data, context)
+        (rank, size), (part, part_size) = meshes.index(mesh, own), meshes.index(mesh, parts)
+        told = "DeviceMesh(" + ", ".join(f"{name}={mesh.shape[number]}" for number, name in enumerate(mesh.mesh_dim_names)) + ")"
+        return Topology(rank=rank, world_size=size, source=told, context_rank=part, context_size=part_size, mesh=mesh, same=(*parts, *same))
+
+
+def detect(given: Any = None, environment: Mapping[str, str] | None = None) -> Topology:
+    """Return the topology: `given` (a `Topology`, `(rank, world_size)` or a torch `DeviceMesh`), or what whoever started this process says; and log it once.
 
     Raises:
         BadRequest: the numbers do not fit, or two that should know contradict each other.
@@ -67,11 +100,13 @@ def detect(given: Topology | tuple[int, int] | None = None, environment: Mapping
     found = (
         given
         if isinstance(given, Topology)
+        else Topology.of_mesh(given)
+        if meshes.is_mesh(given)
         else _explicit(given)
         if given is not None
         else _asked(os.environ if environment is None else environment)
     )
-    told = f"rank {found.rank} of {found.world_size} ({found.source})"
+    told = str(found)
     if found.world_size > 1 and told not in _TOLD:
         _TOLD.add(told)
         _LOG.info("penstock: data is shared as %s", told)
@@ -94,7 +129,7 @@ def _explicit(given: tuple[int, int]) -> Topology:
     try:
         rank, world_size = (int(number) for number in given)
     except (TypeError, ValueError):
-        raise BadRequest(f"topology={given!r} is not (rank, world_size)") from None
+        raise BadRequest(f"topology={given!r} is neither (rank, world_size) nor a DeviceMesh with named dimensions") from None
     return Topology(rank=rank, world_size=world_size)
 
 

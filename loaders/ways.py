@@ -131,6 +131,14 @@ def stored_row_bytes(source: Source) -> float:
     return source.manifest.bytes / max(len(source), 1)
 
 
+def sequence_length_of(source: Source) -> int | None:
+    """Return how long the sequences of all rows are, or None when rows are no sequences."""
+    lengths = {
+        part.seq_len if isinstance(part, (TokenWindows, Packed)) else None for part in (source.parts() if isinstance(source, Mixture) else [source])
+    }
+    return lengths.pop() if len(lengths) == 1 else None
+
+
 def let_go_of_pages(source: Source) -> None:
     """Have this process forget which pages of mapped shards are in memory."""
     for part in source.parts() if isinstance(source, Mixture) else [source]:

@@ -98,7 +98,11 @@ def sources(root: Path) -> list[Source]:
 def may_import_torch(name: str) -> bool:
     """Tell whether a file is one of torch's leaves."""
     stem = Path(name).stem
-    return name in {"loaders/loader.py", "loaders/sampler.py", "shards/tar_write.py"} or stem == "device" or stem.startswith("device_")
+    return (
+        name in {"loaders/broadcast.py", "loaders/loader.py", "loaders/sampler.py", "shards/tar_write.py"}
+        or stem == "device"
+        or stem.startswith("device_")
+    )
 
 
 def imports(source: Source, known: set[str]) -> list[Import]:

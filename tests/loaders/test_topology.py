@@ -65,7 +65,7 @@ def test_explicit_numbers_win(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ((2, 2), {}, "rank 2 of world size 2"),
         ((0, 0), {}, "rank 0 of world size 0"),
-        ((1,), {}, r"topology=\(1,\) is not"),
+        ((1,), {}, r"topology=\(1,\) is neither"),
         (None, {"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x'"),
         (None, {"RANK": "2", "WORLD_SIZE": "2"}, "RANK='2'"),
     ],
@@ -73,7 +73,7 @@ def test_explicit_numbers_win(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numbers_that_are_no_place_are_refused(given: object, environment: dict[str, str], message: str) -> None:
     """A rank outside its world, or text that is no number, is refused with its value."""
     with pytest.raises(BadRequest, match=message):
-        detect(given, environment)  # type: ignore[arg-type]
+        detect(given, environment)
 
 
 @pytest.mark.usefixtures("no_torch")
