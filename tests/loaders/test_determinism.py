@@ -1,0 +1,78 @@
+"""The same run again, and the same run on other numbers of ranks: input batches are equal bit for bit, and a model trained on them twice is too."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import penstock as ps
+
+PROGRAM = """
+import hashlib, json, sys
+import torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+import penstock as ps
+from penstock import transforms as T
+
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+torch.manual_seed(0)
+torch.use_deterministic_algorithms(True)
+model = DistributedDataParallel(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 12 * 12, 8)))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+loader = ps.DataLoader(
+    ps.Dataset(sys.argv[1]), 24 // world, shuffle=True, seed=5, num_workers=int(sys.argv[2]), drop_last=True,
+    transforms={"image": [T.RandomResizedCrop(12), T.RandomHorizontalFlip(), T.ColorJitter(0.3), T.Normalize(0.5, 0.2)]},
+)
+told = {"inputs": []}
+for _ in range(2):
+    for batch in loader:
+        whole = [torch.empty_like(batch["image"]) for _ in range(world)]
+        labels = [torch.empty_like(batch["label"]) for _ in range(world)]
+        dist.all_gather(whole, batch["image"])
+        dist.all_gather(labels, batch["label"])
+        told["inputs"].append(hashlib.sha256(torch.cat(whole).numpy().tobytes() + torch.cat(labels).numpy().tobytes()).hexdigest())
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(batch["image"]), batch["label"] % 8).backward()
+        optimizer.step()
+told["model"] = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
+print(json.dumps(told))
+dist.destroy_process_group()
+"""
+
+
+def trained(world: int, dataset: str, workers: int) -> list[dict[str, Any]]:
+    """Train on so many ranks; return what each says."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", PROGRAM, dataset, str(workers)],
+            env={**environment, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(world)
+    ]
+    told = []
+    for process in running:
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err.decode()[-3000:]
+        told.append(json.loads(out.decode().splitlines()[-1]))
+    return told
+
+
+def test_one_two_and_four_ranks_are_given_the_same_batches(images: ps.Dataset) -> None:
+    """With the same global batch all numbers of ranks and workers see equal inputs, bit for bit; the same run again ends with an equal model, on every rank."""
+    runs = [trained(world, images.path, workers) for world, workers in ((1, 0), (1, 2), (2, 0), (2, 1), (4, 0), (4, 0))]
+    inputs = runs[0][0]["inputs"]
+    assert len(set(inputs)) == len(inputs) == 2 * (len(images) // 24)
+    assert all(rank["inputs"] == inputs for run in runs for rank in run)
+    for one, other in ((0, 1), (2, 3), (4, 5)):
+        assert {rank["model"] for run in (runs[one], runs[other]) for rank in run} == {runs[one][0]["model"]}
