@@ -30,6 +30,7 @@ from .publish import discard, judge, keep_report, kept_report, make_report, publ
 from .report import MaxBad, Report, SplitReport, parse_max_bad
 from .settings import ImageRule, Settings, parse_reencode
 from .shuffle import plan_tasks, write_tasks
+from .tokenize import rule_of
 
 
 def convert(
@@ -46,6 +47,10 @@ def convert(
     max_pixels: int | None = None,
     reencode: str | None = None,
     columns: Sequence[str] | None = None,
+    tokenize: str | None = None,
+    text_column: str = "text",
+    end_token: str | None = None,
+    special_tokens: bool = True,
     max_bad: float | str | None = None,
     append: bool = False,
     overwrite: bool = False,
@@ -70,6 +75,11 @@ def convert(
         max_pixels: images with more pixels are scaled down to at most so many.
         reencode: write every image anew, such as `"jpeg:90"`.
         columns: the columns to keep.
+        tokenize: a `tokenizer.json` of Hugging Face's `tokenizers`, a folder with one, or a name on their hub: the column `text_column` is written as
+            `tokens`, each row whole.
+        text_column: which column is tokenized.
+        end_token: a token put behind every row, such as `"<|endoftext|>"`.
+        special_tokens: whether the tokenizer adds what it adds to every text.
         max_bad: rows that may be set aside: a count (`10`), a fraction (`0.01`) or a percentage (`"1%"`). By default 0.1 % of rows whose values cannot
             be read, and no damage to a file's structure.
         append: add to the dataset that is there.
@@ -100,6 +110,7 @@ def convert(
         split_key=split_key,
         columns=None if columns is None else tuple(columns),
         image=ImageRule(check=check, resize_short=resize_short, max_pixels=max_pixels, encoding=encoding, quality=quality),
+        tokens=None if tokenize is None else rule_of(tokenize, text_column, end_token, special=special_tokens),
     )
     job = Job(root, fingerprint(settings))
     decision = decide(root, settings, job, append=append, overwrite=overwrite, resume=resume)

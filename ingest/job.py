@@ -36,6 +36,7 @@ from .output import Staged
 from .report import Bad
 from .settings import Settings
 from .source import Described, Files
+from .tokenize import written
 
 PLAN_FORMAT = 2
 """Enters the fingerprint: a new meaning of the plan must not continue an old job."""
@@ -72,6 +73,11 @@ class Plan:
     parts: tuple[Spans, ...]
     part_bytes: tuple[int, ...]
     bad: tuple[Bad, ...]
+
+    @property
+    def schema(self) -> Schema:
+        """The columns that are written."""
+        return written(self.described.schema, self.settings.tokens)
 
 
 @dataclass(frozen=True, kw_only=True)

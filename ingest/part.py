@@ -22,6 +22,7 @@ from .output import Output
 from .plan import open_source
 from .report import Bad
 from .samplenames import ORIGIN, Sieve, staged_schema, with_origins
+from .tokenize import Tokenizer
 
 Progress = Callable[[int, int], None]
 """Called with rows and source bytes done since the last call."""
@@ -79,12 +80,13 @@ class FirstStage(Stage):
         """Open the source."""
         super().__init__(job)
         self._source = open_source(self.plan.settings.kind, self.plan.files)
+        self._tokenizer = None if self.plan.settings.tokens is None else Tokenizer(self.plan.settings.tokens)
 
     def do(self, part: int, progress: Progress) -> None:
         """Read a part of the source into shards, or into rows to be shuffled."""
-        settings, described = self.plan.settings, self.plan.described
+        settings, described, schema = self.plan.settings, self.plan.described, self.plan.schema
         format = settings.format if settings.shuffle is None else "arrow"  # noqa: A001 - the design's name
-        staged_as = staged_schema(described.schema, settings)
+        staged_as = staged_schema(schema, settings)
         output = self.output(part, staged_as, format)
         sieve = Sieve(output, staged_as, format, len(settings.targets))
         bad: list[Bad] = []
@@ -94,7 +96,8 @@ class FirstStage(Stage):
                 if isinstance(chunk, Bad):
                     bad.append(chunk)
                     continue
-                for clean in normalize(chunk, described.schema, settings.image):
+                made = chunk if self._tokenizer is None else self._tokenizer.apply(chunk)
+                for clean in normalize(made, schema, settings.image):
                     if isinstance(clean, Bad):
                         bad.append(clean)
                         continue
@@ -131,7 +134,7 @@ class FirstStage(Stage):
         column = self.plan.settings.split_key
         if column is None:
             return [key_bytes(key) for key in clean.keys]
-        values = columns_of(clean.batch, self.plan.described.schema)[column]
+        values = columns_of(clean.batch, self.plan.schema)[column]
         assert not isinstance(values, ParsedColumn)
         if isinstance(values, FixedColumn):
             return [key_bytes(value) for value in values.values.tolist()]

@@ -89,7 +89,7 @@ class SecondStage(Stage):
 
     def do(self, part: int, progress: Progress) -> None:
         """Write one run of positions of the shuffled order."""
-        settings, schema = self.plan.settings, self.plan.described.schema
+        settings, schema = self.plan.settings, self.plan.schema
         output = self.output(part, schema, settings.format)
         sieve = Sieve(output, schema, settings.format, len(settings.targets))
         split = self._permuted.split(part)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadData, BadRequest
-from ..fields import Bytes, Image, Scalar, Text
+from ..fields import Bytes, Image, Scalar, Schema, Text
 from ..shards import commits
 from ..shards.manifest import Manifest
 from ..shards.tarnames import file_fields
@@ -22,6 +23,7 @@ from .sources_numpy import NumpySource
 from .sources_penstock import PenstockSource
 from .sources_table import ArrowSource, HuggingFaceSource, ParquetSource
 from .sources_tar import TarSource
+from .tokenize import written
 
 SOURCES: dict[str, type[Source]] = {
     source.kind: source
@@ -64,7 +66,11 @@ def make_plan(settings: Settings, files: Files, operation: str, standing: list[M
     if operation == "append":
         described = _fit(described, standing, settings)
     described = _rewritten(described, settings)
-    _check_settings(described, settings)
+    schema = written(described.schema, settings.tokens)
+    _check_settings(schema, settings)
+    if settings.tokens is not None:
+        told = {"name": Path(settings.tokens.tokenizer).name, "digest": settings.tokens.digest, "end": settings.tokens.end}
+        described = replace(described, metadata={**described.metadata, "tokenizer": told})
     pieces = source.pieces(described)
     bounds = cut(pieces.sizes, part_bytes(int(pieces.sizes.sum()), settings.shard_bytes)).tolist()
     runs = list(pairwise(bounds))
@@ -88,8 +94,7 @@ def _rewritten(described: Described, settings: Settings) -> Described:
     return replace(described, schema=schema)
 
 
-def _check_settings(described: Described, settings: Settings) -> None:
-    schema = described.schema
+def _check_settings(schema: Schema, settings: Settings) -> None:
     if settings.image.changes and not any(isinstance(field, Image) for field in schema.values()):
         raise BadRequest(
             f"resize_short, max_pixels and reencode need a column of images; the source has {', '.join(f'{n} ({f})' for n, f in schema.items())}"
@@ -107,7 +112,7 @@ def _fit(described: Described, standing: list[Manifest | None], settings: Settin
     """Return the description as the dataset appended to has it: its class names first, in its order."""
     found: list[Any] = [there for there in standing if there is not None]
     for there in found:
-        commits.check_same_schema(there.root, there.schema, _rewritten(described, settings).schema)
+        commits.check_same_schema(there.root, there.schema, written(_rewritten(described, settings).schema, settings.tokens))
     known = [there.metadata.get("class_names", {}) for there in found if there.metadata.get("class_names")]
     ours = described.metadata.get("class_names", {})
     if not known or ours == known[0]:

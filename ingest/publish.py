@@ -124,7 +124,7 @@ def _committed(plan: Plan, root: Path, shards: Sequence[Shard], signed: str, aft
             return commits.commit(
                 root,
                 operation=operation,
-                schema=plan.described.schema,
+                schema=plan.schema,
                 added=shards,
                 metadata=plan.described.metadata,
                 job=signed,

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import BadRequest
+from .tokenize import TokenRule
 
 CHECKS = ("decode", "header")
 """How an image is judged readable."""
@@ -84,6 +85,7 @@ class Settings:
         split_key: the column whose value chooses the split, or None for the row's key.
         columns: the columns to keep, or None for all.
         image: what happens to images.
+        tokens: what happens to a column of text, or None to keep it.
     """
 
     source: str
@@ -95,6 +97,7 @@ class Settings:
     split_key: str | None = None
     columns: tuple[str, ...] | None = None
     image: ImageRule = field(default_factory=ImageRule)
+    tokens: TokenRule | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -119,5 +122,12 @@ class Settings:
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Settings:
         """Return the settings that `to_json` described."""
-        columns = given["columns"]
-        return cls(**{**given, "columns": None if columns is None else tuple(columns), "image": ImageRule(**given["image"])})
+        columns, tokens = given["columns"], given["tokens"]
+        return cls(
+            **{
+                **given,
+                "columns": None if columns is None else tuple(columns),
+                "image": ImageRule(**given["image"]),
+                "tokens": None if tokens is None else TokenRule(**tokens),
+            }
+        )

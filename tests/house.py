@@ -42,6 +42,7 @@ BY_NAME = {
     "cli/app.py",
     "cli/bench_one.py",
     "ingest/part.py",
+    "ingest/tokenize.py",
     "loaders/engines.py",
     "loaders/loader.py",
 }

@@ -1,0 +1,146 @@
+"""A column of text becomes one of tokens while it is converted, by a tokenizer file of Hugging Face's `tokenizers`.
+
+What the tokenizer is is part of the job: its digest stands in the settings, and a worker that finds another one refuses to work, so that a
+conversion that is continued a week later cannot change its tokens on the way. Truncation and padding that such a file may ask for are switched off:
+documents are kept whole, and cut by whoever trains.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from ..errors import BadData, BadRequest
+from ..fields import Schema, Text, Tokens
+from .source import Chunk
+
+TOKENS = "tokens"
+"""The name of the column of tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRule:
+    """What happens to a column of text.
+
+    Attributes:
+        tokenizer: a `tokenizer.json`, a folder with one, as an absolute path; or a name on the Hugging Face hub.
+        digest: of the tokenizer, by which it is known again.
+        column: the column of text, in whose place the tokens stand.
+        dtype: of the tokens: the narrowest that holds every one of the vocabulary.
+        special: whether the tokenizer adds what it adds to every document, such as a token that begins it.
+        end: the token that is put behind every document, or None.
+    """
+
+    tokenizer: str
+    digest: str
+    column: str
+    dtype: str
+    special: bool = True
+    end: int | None = None
+
+
+def rule_of(tokenizer: str, column: str, end_token: str | None, *, special: bool) -> TokenRule:
+    """Return the rule for a tokenizer that is opened to know it.
+
+    Raises:
+        BadRequest: there is no such tokenizer, or `tokenizers` is not installed, or the vocabulary has no such token.
+    """
+    place = str(Path(tokenizer).absolute()) if Path(tokenizer).exists() else tokenizer
+    opened = _opened(place)
+    size = max(opened.get_vocab(with_added_tokens=True).values(), default=0) + 1
+    end = None if end_token is None else opened.token_to_id(end_token)
+    if end_token is not None and end is None:
+        raise BadRequest(f"end_token: {end_token!r} is no token of {tokenizer!r}")
+    return TokenRule(tokenizer=place, digest=_digest(opened), column=column, dtype="uint16" if size <= 2**16 else "int32", special=special, end=end)
+
+
+def _opened(place: str) -> Any:
+    """Open a tokenizer, without what would cut or pad documents."""
+    try:
+        library = importlib.import_module("tokenizers")  # by name: few conversions need it, and it is an extra
+    except ImportError:
+        raise BadRequest("tokenize needs Hugging Face's tokenizers: pip install 'penstock[tokenize]'") from None
+    path = Path(place)
+    try:
+        if path.exists():
+            opened = library.Tokenizer.from_file(str(path / "tokenizer.json" if path.is_dir() else path))
+        else:
+            opened = library.Tokenizer.from_pretrained(place)
+    except Exception as error:  # noqa: BLE001  (the library raises no other)
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadRequest(f"tokenize: {place!r} is no file, folder or hub name of a tokenizer that can be read: {first}") from None
+    opened.no_truncation()
+    opened.no_padding()
+    return opened
+
+
+def _digest(opened: Any) -> str:
+    return xxhash.xxh3_128_hexdigest(opened.to_str().encode())
+
+
+def written(schema: Schema, rule: TokenRule | None) -> Schema:
+    """Return the columns that are written: tokens in the place of the text.
+
+    Raises:
+        BadRequest: there is no such column of text, or the tokens' name is taken.
+    """
+    if rule is None:
+        return schema
+    if not isinstance(schema.get(rule.column), Text):
+        texts = [name for name, field in schema.items() if isinstance(field, Text)]
+        raise BadRequest(f"text_column: {rule.column!r} is no column of text; those are {texts or 'none'}")
+    if TOKENS in schema and rule.column != TOKENS:
+        raise BadRequest(f"tokenize makes a column {TOKENS!r}, and the source has one already; leave it out with columns=")
+    return {(TOKENS if name == rule.column else name): (Tokens(rule.dtype) if name == rule.column else field) for name, field in schema.items()}
+
+
+class Tokenizer:
+    """Turns the text of chunks into tokens."""
+
+    def __init__(self, rule: TokenRule) -> None:
+        """Open the tokenizer.
+
+        Raises:
+            BadRequest: it cannot be opened, or is not the one that was planned with.
+        """
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the job's workers are the cores already
+        self._rule = rule
+        self._opened = _opened(rule.tokenizer)
+        if _digest(self._opened) != rule.digest:
+            raise BadRequest(f"tokenize: {rule.tokenizer!r} is not the tokenizer that this conversion began with; put that one back, or begin anew")
+
+    def apply(self, chunk: Chunk) -> Chunk:
+        """Return the rows with tokens in the place of their text; where there is no text there are no tokens, which is refused later."""
+        given = chunk.columns[self._rule.column]
+        texts: list[Any] = given if isinstance(given, list) else given.to_pylist()
+        rows = [self._text(text) for text in texts]
+        found = [one.ids for one in self._opened.encode_batch([text for text in rows if text is not None], add_special_tokens=self._rule.special)]
+        return replace(chunk, columns={**{n: c for n, c in chunk.columns.items() if n != self._rule.column}, TOKENS: self._array(rows, found)})
+
+    def _text(self, value: Any) -> str | None:
+        if isinstance(value, bytes):
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return None
+        return value if isinstance(value, str) else None
+
+    def _array(self, rows: Sequence[str | None], found: Sequence[list[int]]) -> pa.Array:
+        """Return the tokens as a list a row, null where there was no text."""
+        end = [] if self._rule.end is None else [self._rule.end]
+        there = np.array([row is not None for row in rows], bool)
+        lengths = np.zeros(len(rows), np.int64)
+        lengths[there] = [len(ids) + len(end) for ids in found]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        if offsets[-1] >= 2**31:
+            raise BadData(f"{int(offsets[-1])} tokens in {len(rows)} rows that were read together")
+        values = np.fromiter((token for ids in found for token in (*ids, *end)), self._rule.dtype, int(offsets[-1]))
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), mask=pa.array(~there))
