@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .loaders.loader import DataLoader
     from .loaders.mixture import Mixture
     from .loaders.packed import Packed
+    from .loaders.tickets import Tickets
     from .shards.dataset import Dataset
     from .shards.windows import TokenWindows
     from .shards.writer import Writer
@@ -39,6 +40,7 @@ __all__ = [
     "Scalar",
     "StorageError",
     "Text",
+    "Tickets",
     "TokenWindows",
     "Tokens",
     "WorkerFailed",
@@ -55,6 +57,7 @@ _HOME = {
     "loaders.loader": ("DataLoader",),
     "loaders.mixture": ("Mixture",),
     "loaders.packed": ("Packed",),
+    "loaders.tickets": ("Tickets",),
     "shards.dataset": ("Dataset",),
     "shards.windows": ("TokenWindows",),
     "shards.writer": ("Writer",),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..metrics import WorkTimes
 from .batch import Batch
-from .plan import Plan
+from .plan import Plan, Run
 
 
 class Settings(NamedTuple):
@@ -49,12 +49,19 @@ class Delivered(NamedTuple):
     replaced_workers: int = 0
 
 
+class RunSource(Protocol):
+    """What is to be filled, one run after the other."""
+
+    def get(self, number: int, *, wait: bool) -> Run | None:
+        """Return run `number`; None when there is none, or, without `wait`, when it would have to be waited for."""
+
+
 class Engine(ABC):
     """Turns a plan into batches."""
 
     @abstractmethod
-    def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
-        """Yield this rank's batches of `epoch` from position `start`.
+    def epoch(self, plan: Plan, epoch: int, start: int, runs: RunSource | None = None) -> Generator[Delivered, None, None]:
+        """Yield this rank's batches of `epoch` from position `start`, or those that `runs` gives.
 
         Raises:
             PenstockError: in place of the batch it belongs to.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import PenstockError, WorkerFailed
 from ..metrics import WorkTimes
 from .batch import Batch, Bytes, Ragged, fixed_view, offsets_of, parted
-from .engine import Delivered, Engine
+from .engine import Delivered, Engine, RunSource
 from .fill import Filler, Prepared
 from .plan import Plan, Run
 from .ring import Stage, lease
@@ -190,14 +190,16 @@ class InlineEngine(Engine):
         self._reused = Reused()
         self._places: Layout | None = None
 
-    def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
+    def epoch(self, plan: Plan, epoch: int, start: int, runs: RunSource | None = None) -> Generator[Delivered, None, None]:
         """Yield batches in arrays of their own, or, when they are small and cheap, several at a time in arrays that they share."""
-        runs = plan.runs(start, self._work.together(plan.batch_size))
+        source = runs or plan.runs(start, self._work.together(plan.batch_size))
         following: Filling | None = None
+        number = -1
         try:
-            for number in range(len(runs)):
-                run, filling = runs[number], following or self._begun(epoch, runs[number])
-                following = self._prepared(epoch, runs[number + 1]) if 0 < number < len(runs) - 1 else None
+            while (run := source.get(number := number + 1, wait=True)) is not None:
+                filling = following or self._begun(epoch, run)
+                after = source.get(number + 1, wait=False) if number else None
+                following = None if after is None else self._prepared(epoch, after)
                 try:
                     batches, times = filling.result()
                 except PenstockError:

@@ -35,7 +35,7 @@ from .ring import MAX_WORKERS
 from .sampler import EpochSampler
 from .state import Fingerprint, Progress
 from .tally import Tally
-from .topology import detect
+from .topology import Topology, detect
 from .ways import Source, sequence_length_of
 from .work import Work, plain_work
 
@@ -85,6 +85,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         topology: Any = None,
         broadcast: bool = False,
         sequence: Sequence[str] | None = None,
+        tickets: Any = None,
         window_shards: int | None = None,
         lanes: int = 1,
         epoch_samples: int | None = None,
@@ -118,6 +119,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             topology: `(rank, world_size)`, or a torch `DeviceMesh` with named dimensions; by default what torch.distributed or torchrun says.
             broadcast: of the ranks of a mesh that have the same batches one reads them, and the others receive.
             sequence: the columns of which context-parallel ranks get a part each; by default those as long as `TokenWindows` and `Packed` make them.
+            tickets: a `Tickets`, or a torch `TCPStore`: batches are drawn from it by consumers of unlike speed that come and go, and each is confirmed once.
             window_shards: permute the shards, and rows only within so many neighbours among them: what must be near when shards are far away.
             lanes: deal the permuted shards to so many lanes, and take one row of each in turn.
             epoch_samples: samples of an epoch over all ranks; an epoch then begins where the one before ended, in one pass over the data after the other.
@@ -129,12 +131,10 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """
         _check(dataset, batch_size, output, sampler=sampler, batch_sampler=batch_sampler, collate_fn=collate_fn, context=multiprocessing_context)
         _check_spread(num_workers, prefetch_factor, pin_memory_device)
-        place = self.topology = detect(topology)
+        place = self.topology = detect(topology) if tickets is None else Topology(source="tickets")
         self.tail = _tail_of(tail, drop_last, place.world_size)
         self.ordering = Ordering(_seed_of(seed, generator), bool(shuffle), window_shards or 0, lanes, epoch_samples or 0)
-        self.transforms = {} if transforms is None else transforms
-        self.map = map
-        self.output = output
+        self.transforms, self.map, self.output = {} if transforms is None else transforms, map, output
         stream = stream_of(dataset, self.ordering)
         self.plan = Plan(rows=stream.positions, batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail, lanes=lanes)
         self._work = self._compiled(dataset)
@@ -154,7 +154,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             persistent_workers=persistent_workers,
         )
         self.in_order = in_order
-        self._engine = self._made_engine(broadcast, sequence)
+        self._engine = self._made_engine(broadcast, sequence, tickets)
 
     def _compiled(self, dataset: Source) -> Work:
         """Return what is to be done; without transforms that needs nothing that decodes images, so it is imported for those that have some."""
@@ -189,10 +189,19 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             threads=torch.get_num_threads(),
         )
 
-    def _made_engine(self, broadcast: bool, sequence: Sequence[str] | None) -> Engine:
+    def _made_engine(self, broadcast: bool, sequence: Sequence[str] | None, tickets: Any) -> Engine:
         """Return what turns the plan into batches; what few loaders need is imported for those."""
         engine = make_engine(self._work, self._settings())
         place = self.topology
+        self._ticketed: Any = None
+        if tickets is not None:
+            if broadcast:
+                raise BadRequest("broadcast=True shares batches that are dealt, and tickets= draws them: leave one of them out")
+            drawing = importlib.import_module(".tickets", __package__)
+            drawn = tickets if isinstance(tickets, drawing.Tickets) else drawing.Tickets(tickets)
+            made: Engine = drawing.TicketEngine(engine, drawn, self._fingerprint().to_json())
+            self._ticketed = made
+            return made
         if not broadcast and place.context_size == 1:
             return engine
         shared = importlib.import_module(".shared", __package__)
@@ -246,7 +255,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """Return where training stands: a few hundred bytes that JSON can hold. Counts what was delivered, never what was prefetched."""
         waiting = self._next_epoch is not None and not self._delivering
         progress = Progress(epoch=self._next_epoch or 0) if waiting else self._progress()
-        return states.save(self._fingerprint(), progress)
+        saved = states.save(self._fingerprint(), progress)
+        return saved if self._ticketed is None else {**saved, "samples": 0, "tickets": self._ticketed.done(self.plan, progress.epoch)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], accept: Collection[str] = ()) -> None:
         """Go on where a state was saved, on any number of ranks and workers and with any batch size.
@@ -260,6 +270,10 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             BadRequest: the state belongs to another dataset version, seed or order; the differences are named.
         """
         self._standing = states.load(state_dict, self._fingerprint(), accept)
+        done = states.tickets_of(state_dict, self._standing, self.plan, drawn=self._ticketed is not None)
+        if self._ticketed is not None:
+            self._ticketed.begin_with(self._standing.epoch, done)
+            self._standing = self._standing._replace(samples=0)
         self._resuming = True
         self._next_epoch = None
         self._delivering = False
@@ -275,6 +289,10 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         Those of all ranks, and of runs that followed one another, add up with `merge`; `plan_digest` says what they should come to.
         """
         epochs: dict[int, list[Progression]] = {}
+        if self._ticketed is not None:
+            drawn = {epoch: [self.plan.batch(number) for number in numbers] for epoch, numbers in self._ticketed.confirmed.items()}
+            alone = {epoch: [Progression(run.start, run.size, run.size, 1) for run in runs] for epoch, runs in drawn.items()}
+            return Digest(self._fingerprint().to_json(), alone)
         for epoch, start, tally in self._entered:
             epochs.setdefault(epoch, []).extend(delivered(self.plan, start, tally.batches))
         return Digest(self._fingerprint().to_json(), epochs)
@@ -282,6 +300,10 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def plan_digest(self, epochs: Iterable[int]) -> Digest:
         """Return what all ranks together deliver in whole epochs."""
         return Digest(self._fingerprint().to_json(), {_integer("epoch", epoch): whole_epoch(self.plan) for epoch in epochs})
+
+    def confirm(self) -> bool:
+        """With `tickets=`: say now, and not with the next batch, that the last one is done with; False when it was given to somebody else, and must not count."""
+        return self._ticketed is None or bool(self._ticketed.confirm())
 
     def close(self) -> None:
         """End persistent workers now rather than when the loader is collected."""

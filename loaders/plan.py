@@ -231,6 +231,10 @@ class Runs:
         count = self._whole.bit_length() if self._whole <= grown else self._growing - (grown - self._whole) // self._most
         return count + (self._steps > self._whole)
 
+    def get(self, number: int, *, wait: bool) -> Run | None:  # noqa: ARG002  (nobody has to be waited for)
+        """Return run `number`, or None behind the last."""
+        return self[number] if number < len(self) else None
+
     def __getitem__(self, number: int) -> Run:
         """Return run `number`, from 0 to `len - 1`."""
         growing = number < self._growing

@@ -18,11 +18,11 @@ from typing import NamedTuple
 from ..errors import BadRequest, PenstockError
 from ..metrics import NO_TIME, WorkTimes
 from .batch import copied, from_slot, parted
-from .engine import Delivered
+from .engine import Delivered, RunSource
 from .faults import describe, rebuild
 from .fill import Filler
 from .inline import OwnArrays, fill_run
-from .plan import Plan, Run, Runs
+from .plan import Plan, Run
 from .pool import Pool, RingPlan
 from .protocol import Answer, Event, Kind, Slot, SlotTable, Task
 from .ring import MAX_WORKERS, Ring, lease
@@ -43,7 +43,7 @@ class _Todo(NamedTuple):
     """An epoch under way: its number, and the batches of each slot in order."""
 
     epoch: int
-    runs: Runs
+    runs: RunSource
 
 
 @dataclass
@@ -129,7 +129,7 @@ class PooledEpochs:
             self._ring.close()
             raise
 
-    def epoch(self, plan: Plan, epoch: int, start: int) -> Iterator[Delivered]:
+    def epoch(self, plan: Plan, epoch: int, start: int, runs: RunSource | None = None) -> Iterator[Delivered]:
         """Yield this rank's batches of `epoch` from position `start`, in order; the pool's owner counts replaced workers.
 
         Raises:
@@ -138,9 +138,10 @@ class PooledEpochs:
         self._run += 1
         mine = self._run
         self._settle()
-        todo = _Todo(epoch=epoch, runs=plan.runs(start, self._shape.together))
+        todo = _Todo(epoch=epoch, runs=runs or plan.runs(start, self._shape.together))
+        number = -1
         try:
-            for number in range(len(todo.runs)):
+            while todo.runs.get(number := number + 1, wait=True) is not None:
                 self._issue(todo, number)
                 made = self._building[number]
                 self._lead.note(ready=not made.left)
@@ -194,20 +195,20 @@ class PooledEpochs:
     def _issue(self, todo: _Todo, number: int) -> None:
         """Hand out the runs of the window that begins at `number`, as far as there are free slots."""
         self._free_released()
-        for ahead in range(number, min(number + self._lead.batches, len(todo.runs))):
+        for ahead in range(number, number + self._lead.batches):
             if ahead not in self._building:
                 slot = self._table.first_free()
-                if slot is None:
+                run = None if slot is None else todo.runs.get(ahead, wait=False)
+                if slot is None or run is None:
                     return
-                self._begin(todo, ahead, slot)
+                self._begin(todo, ahead, run, slot)
 
     def _free_released(self) -> None:
         while self._released:
             self._table.move(self._released.popleft(), Event.RELEASE)
 
-    def _begin(self, todo: _Todo, number: int, slot: int) -> None:
+    def _begin(self, todo: _Todo, number: int, run: Run, slot: int) -> None:
         self._table.move(slot, Event.LEASE)
-        run = todo.runs[number]
         parts = self._shape.parts if self._pool.ready or self._shape.parts == 1 else run.rows
         cuts = chunks(run.rows, parts, self._shape.smallest) if run.batches == 1 else [(0, run.rows)]
         made = self._building[number] = _Building(slot=slot, run=run, cuts=cuts, left=set())
@@ -237,7 +238,7 @@ class PooledEpochs:
 
     def _regrow(self, todo: _Todo) -> None:
         """Go on in a ring with larger budgets; batches that the consumer holds keep the old one's memory."""
-        numbers = sorted(self._building)
+        left = sorted((number, made.run) for number, made in self._building.items())
         self._ring.cancelled = self._ticket
         self._pool.forget_tasks()
         self._building.clear()
@@ -249,8 +250,8 @@ class PooledEpochs:
         finally:
             if old is not self._ring:
                 old.close()
-        for slot, number in enumerate(numbers):
-            self._begin(todo, number, slot)
+        for slot, (number, run) in enumerate(left):
+            self._begin(todo, number, run, slot)
 
     def _deliver(self, made: _Building) -> Delivered:
         self._table.move(made.slot, Event.TAKE)

@@ -13,7 +13,7 @@ import cloudpickle
 
 from ..errors import BadRequest
 from .batch import budgets
-from .engine import Delivered, Engine, Settings
+from .engine import Delivered, Engine, RunSource, Settings
 from .fill import Filler
 from .plan import Plan
 from .pool import Pool
@@ -36,7 +36,7 @@ class PooledEngine(Engine):
         self._kept: tuple[Pool, PooledEpochs] | None = None
         self._runs = 0
 
-    def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
+    def epoch(self, plan: Plan, epoch: int, start: int, runs: RunSource | None = None) -> Generator[Delivered, None, None]:
         """Yield batches in the ring's slots, or copied out of them."""
         if plan.steps(start) == 0:
             return
@@ -49,7 +49,7 @@ class PooledEngine(Engine):
         self._runs += 1
         mine = self._runs
         try:
-            for made in epochs.epoch(plan, epoch, start):
+            for made in epochs.epoch(plan, epoch, start, runs):
                 yield made._replace(replaced_workers=pool.replaced - replaced)
         except BaseException as error:  # Ctrl-C too: kept workers must not outlive a broken epoch unnoticed
             if not isinstance(error, GeneratorExit) and self._runs == mine:  # an iteration that was told it is over leaves the next one's alone

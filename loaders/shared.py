@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import BadRequest, PenstockError
 from ..metrics import NO_TIME
 from .batch import Batch
-from .engine import Delivered, Engine
+from .engine import Delivered, Engine, RunSource
 from .faults import describe, rebuild
 from .plan import Plan
 from .slots import Output
@@ -45,13 +45,13 @@ class ReceivingEngine(Engine):
         self._inner = inner
         self._channel = channel
 
-    def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
+    def epoch(self, plan: Plan, epoch: int, start: int, runs: RunSource | None = None) -> Generator[Delivered, None, None]:
         """Yield batches that all ranks of the group have in common."""
         if not self._channel.leads:
             for step in range(plan.steps(start)):
                 yield Delivered([self._channel.batch(None)], plan.batch(step, start).size, NO_TIME)
             return
-        source = self._inner.epoch(plan, epoch, start)
+        source = self._inner.epoch(plan, epoch, start, runs)
         try:
             while True:
                 made = self._next(source)
@@ -84,9 +84,9 @@ class PartEngine(Engine):
         """Note which columns are cut along their rows' first dimension."""
         self._inner, self._columns, self._rank, self._size = inner, tuple(columns), rank, size
 
-    def epoch(self, plan: Plan, epoch: int, start: int) -> Generator[Delivered, None, None]:
+    def epoch(self, plan: Plan, epoch: int, start: int, runs: RunSource | None = None) -> Generator[Delivered, None, None]:
         """Yield batches whose sequences are this rank's parts."""
-        source = self._inner.epoch(plan, epoch, start)
+        source = self._inner.epoch(plan, epoch, start, runs)
         try:
             for made in source:
                 made.batches[:] = [

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from .. import order
 from ..errors import BadRequest
 from .law import Ordering
+from .plan import Plan
 
 FORMAT = 1
 """The version of the state dict."""
@@ -101,6 +102,29 @@ def load(saved: object, fingerprint: Fingerprint, accept: Collection[str] = ()) 
             f"the state holds epoch {epoch!r}, samples {samples!r}, under_way {under_way!r}, which is no place in epochs of {most} samples"
         )
     return Progress(epoch=epoch, samples=samples, under_way=under_way)
+
+
+def tickets_of(saved: Mapping[str, Any], standing: Progress, plan: Plan, *, drawn: bool) -> list[tuple[int, int]]:
+    """Return the tickets that were done of the epoch that a state stands in, as first and last of each stretch.
+
+    Raises:
+        BadRequest: the state is of tickets and the loader is not, or it stands inside a ticket, or holds no tickets of this plan.
+    """
+    told: Any = saved.get("tickets")
+    if told is not None and not drawn:
+        raise BadRequest("the state was saved by a loader with tickets=, whose batches are done in any order: resume it with tickets=")
+    if told is None:
+        whole, rest = divmod(standing.samples, plan.batch_size)
+        if drawn and rest and standing.samples < plan.rows:
+            raise BadRequest(
+                f"the state stands at sample {standing.samples}, inside a ticket of {plan.batch_size}: resume it with a batch_size that divides it"
+            )
+        return [(0, min(whole + (rest > 0), plan.steps()) - 1)] if drawn and standing.samples else []
+    steps = plan.steps()
+    good = isinstance(told, list) and all(isinstance(one, (list, tuple)) and len(one) == 2 for one in told)
+    if not good or any(type(n) is not int for one in told for n in one) or any(not 0 <= first <= last < steps for first, last in told):
+        raise BadRequest(f"the state holds tickets {str(told)[:100]}, which are no stretches of the {steps} of an epoch")
+    return [(first, last) for first, last in told]
 
 
 def _shown(plan: Mapping[str, Any], name: str) -> str:

@@ -1,0 +1,334 @@
+"""Batches drawn instead of dealt: consumers of unlike speed, and ones that come and go, share an epoch through a store that they all reach.
+
+An epoch of E positions is cut into tickets of one batch each. A consumer draws the next free ticket, works on it, and confirms it; what is not confirmed within a
+deadline is drawn again by somebody who has nothing else to do, and the late one's confirmation is refused. So every sample is confirmed exactly once, whoever
+dies. The store is torch's `TCPStore` (or `FileStore`, `HashStore`), which training jobs have already; all that is asked of it is `add`, `set`, `get`, `check` and
+`compare_set`. Nothing here imports torch.
+
+What stands in the store, under the run's name: the plan, which all must share; for each epoch a counter of tickets drawn, and for each ticket its owner or `done`;
+how many of each block of 1,024 are done, so that nobody looks at all of them; and for each consumer how many it has confirmed, for the bound on staleness (Ho et
+al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", NeurIPS 2013).
+
+Clocks are never compared: who waits for a ticket, or for a consumer that lags, measures how long it sees no change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, final
+
+from ..errors import BadRequest, StorageError
+from .engine import Delivered, Engine, RunSource
+from .plan import Plan, Run
+
+_LOG = logging.getLogger("penstock")
+
+BLOCK = 1024
+"""Tickets that are counted together."""
+
+_DONE, _FREE = "done", "free"
+_POLL_S = 0.02
+_SLOWEST_POLL_S = 0.5
+
+
+@final
+class Tickets:
+    """One consumer's hold on a shared run: `DataLoader(..., tickets=Tickets(store, deadline_s=60))`; `tickets=store` takes the defaults."""
+
+    def __init__(self, store: Any, *, name: str = "run", deadline_s: float = 60.0, max_staleness: int | None = None) -> None:
+        """Join nothing yet: that happens with the first draw.
+
+        Args:
+            store: a torch `TCPStore` that all consumers reach.
+            name: of the run in the store; runs of unlike names do not meet.
+            deadline_s: seconds after which a ticket that nobody confirmed is given to somebody else, and after which a consumer that makes no progress is not
+                waited for. More than any step takes.
+            max_staleness: how many more batches than the slowest consumer one may have confirmed before its next draw waits; None for any number.
+
+        Raises:
+            BadRequest: a number is out of range, or the store lacks what is needed.
+        """
+        if any(not hasattr(store, method) for method in ("add", "set", "get", "check", "compare_set")):
+            raise BadRequest(f"tickets={store!r} is no store: give a torch.distributed.TCPStore, or Tickets(store, ...)")
+        if not 0 < deadline_s < float("inf"):
+            raise BadRequest(f"Tickets: deadline_s={deadline_s!r} is no number of seconds above 0")
+        if max_staleness is not None and (type(max_staleness) is not int or max_staleness < 0):
+            raise BadRequest(f"Tickets: max_staleness={max_staleness!r} is no integer of at least 0")
+        self._store, self._prefix = store, f"penstock/{name}/"
+        self._deadline_s, self._most_ahead = deadline_s, max_staleness
+        self._own = uuid.uuid4().hex[:12]
+        self._number = -1
+        self._attempts = 0
+        self._seen: dict[str, tuple[str, float]] = {}
+
+    def _told(self, key: str) -> str:
+        """Return a value of the store, "" when there is none."""
+        full = self._prefix + key
+        with self._reaching():
+            if not self._store.check([full]):
+                return ""
+            return bytes(self._store.get(full)).decode()
+
+    def _swap(self, key: str, before: str, after: str) -> bool:
+        """Put a value in another's place, "" for none; return whether it was that one that stood there."""
+        with self._reaching():
+            found = self._store.compare_set(self._prefix + key, before, after)
+        return bytes(found).decode() == after
+
+    def _count(self, key: str, more: int) -> int:
+        """Add to a counter; return what it is then."""
+        with self._reaching():
+            return int(self._store.add(self._prefix + key, more))
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _reaching() -> Any:
+        try:
+            yield
+        except (RuntimeError, OSError) as error:  # torch's DistError is a RuntimeError
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StorageError(f"the store of the tickets does not answer: {first}", url="tickets") from error
+
+    def join(self, plan: Mapping[str, Any]) -> None:
+        """Take part in the run, whose order and batch size must be these.
+
+        Raises:
+            BadRequest: it has others; the differences are named.
+            StorageError: the store does not answer.
+        """
+        if self._number >= 0:
+            return
+        told = json.dumps(dict(plan), sort_keys=True)
+        if not self._swap("plan", "", told) and (there := self._told("plan")) != told:
+            have = json.loads(there)
+            unlike = [
+                f"{name} is {have.get(name)!r} there and {plan.get(name)!r} here" for name in {**have, **plan} if have.get(name) != plan.get(name)
+            ]
+            raise BadRequest(f"the run in the store has another plan: {'; '.join(unlike)}")
+        counts = [self._count(f"count/{number}", 0) for number in range(self._count("consumers", 0))]
+        self._number = self._count("consumers", 1) - 1
+        self._count(f"count/{self._number}", min(counts, default=0))  # who comes late is not behind
+
+    def leave(self) -> None:
+        """Say that nobody has to wait for this consumer any more."""
+        if self._number >= 0:
+            with contextlib.suppress(StorageError):  # the store's owner may have gone first
+                self._swap(f"left/{self._number}", "", "yes")
+            self._number = -1
+
+    def _unchanged_s(self, key: str, value: str) -> float:
+        """Return for how many seconds this consumer has seen this value."""
+        now = time.monotonic()
+        seen = self._seen.get(key)
+        if seen is None or seen[0] != value:
+            self._seen[key] = (value, now)
+            return 0.0
+        return now - seen[1]
+
+    def wait_for_the_slowest(self) -> None:
+        """Wait while this consumer is too far ahead of one that still makes progress.
+
+        Raises:
+            StorageError: the store does not answer.
+        """
+        pause_s = _POLL_S
+        while self._most_ahead is not None and self._ahead() > self._most_ahead:
+            time.sleep(pause_s)  # ends: who makes no progress for the deadline is not counted
+            pause_s = min(pause_s * 1.5, _SLOWEST_POLL_S)
+
+    def _ahead(self) -> int:
+        counts = []
+        for number in range(self._count("consumers", 0)):
+            if number == self._number or self._told(f"left/{number}"):
+                continue
+            count = self._count(f"count/{number}", 0)
+            if self._unchanged_s(f"count/{number}", str(count)) < self._deadline_s:
+                counts.append(count)
+        return self._count(f"count/{self._number}", 0) - min(counts) if counts else 0
+
+    def fresh(self, epoch: int, tickets: int) -> int | None:
+        """Draw a ticket that nobody had; None when there is none left.
+
+        Raises:
+            StorageError: the store does not answer.
+        """
+        while True:
+            number = self._count(f"{epoch}/next", 1) - 1
+            if number >= tickets:
+                return None
+            if self._swap(f"{epoch}/t{number}", "", self._owner()):
+                return number  # it may be done already: from a state that was loaded
+
+    def overdue(self, epoch: int, tickets: int) -> int | None:
+        """Draw a ticket that somebody did not confirm in time; None once all are done. Waits for others' tickets meanwhile.
+
+        Raises:
+            StorageError: the store does not answer.
+        """
+        pause_s = _POLL_S
+        while True:
+            open_ones = self.unfinished(epoch, tickets)
+            if not open_ones:
+                return None
+            for number, owner in open_ones:
+                key = f"{epoch}/t{number}"
+                if (owner == _FREE or self._unchanged_s(key, owner) >= self._deadline_s) and self._swap(key, owner, self._owner()):
+                    return number
+            time.sleep(pause_s)  # ends: a ticket is confirmed, or overdue after the deadline
+            pause_s = min(pause_s * 1.5, _SLOWEST_POLL_S)
+
+    def unfinished(self, epoch: int, tickets: int) -> list[tuple[int, str]]:
+        """Return the tickets that are not done, and who has them; "" when nobody is known to."""
+        found = []
+        for first in range(0, tickets, BLOCK):
+            last = min(first + BLOCK, tickets)
+            if self._count(f"{epoch}/b{first // BLOCK}", 0) >= last - first:
+                continue
+            told = [(number, self._told(f"{epoch}/t{number}")) for number in range(first, last)]
+            found += [one for one in told if one[1] != _DONE]
+        return found
+
+    def mine(self, epoch: int, number: int) -> bool:
+        """Return whether a ticket is still this consumer's."""
+        return self._told(f"{epoch}/t{number}").startswith(self._own)
+
+    def confirm(self, epoch: int, number: int) -> bool:
+        """Say that a ticket is done; return False when it was given to somebody else meanwhile.
+
+        Raises:
+            StorageError: the store does not answer.
+        """
+        key = f"{epoch}/t{number}"
+        owner = self._told(key)
+        if not owner.startswith(self._own) or not self._swap(key, owner, _DONE):
+            return False
+        self._count(f"{epoch}/b{number // BLOCK}", 1)
+        self._count(f"count/{self._number}", 1)
+        return True
+
+    def release(self, epoch: int, number: int) -> None:
+        """Give back a ticket that was drawn and not worked on, if it is still this consumer's."""
+        key = f"{epoch}/t{number}"
+        owner = self._told(key)
+        if owner.startswith(self._own):
+            self._swap(key, owner, _FREE)
+
+    def mark_done(self, epoch: int, number: int) -> None:
+        """Note a ticket that was done before a state was saved."""
+        if self._swap(f"{epoch}/t{number}", "", _DONE):
+            self._count(f"{epoch}/b{number // BLOCK}", 1)
+
+    def _owner(self) -> str:
+        self._attempts += 1
+        return f"{self._own}:{self._attempts}"
+
+
+@final
+class TicketRuns:
+    """The batches of an epoch as a consumer draws them, one after the other."""
+
+    def __init__(self, tickets: Tickets, plan: Plan, epoch: int) -> None:
+        """Draw nothing yet."""
+        self._tickets, self._plan, self._epoch = tickets, plan, epoch
+        self._count = plan.steps()
+        self.drawn: list[int] = []
+        """The tickets drawn so far, in order."""
+
+        self._none_fresh = False
+
+    def get(self, number: int, *, wait: bool) -> Run | None:
+        """Return batch `number` of those that this consumer gets; None when there is none, or, without `wait`, when one would have to be waited for."""
+        if wait:
+            self._tickets.wait_for_the_slowest()
+        while len(self.drawn) <= number:
+            ticket = None if self._none_fresh else self._tickets.fresh(self._epoch, self._count)
+            self._none_fresh = ticket is None
+            if ticket is None and wait:
+                ticket = self._tickets.overdue(self._epoch, self._count)
+            if ticket is None:
+                return None
+            self.drawn.append(ticket)
+        return self._plan.batch(self.drawn[number])
+
+
+@final
+class TicketEngine(Engine):
+    """Has another engine make the batches that this consumer draws, and confirms each when the next one is asked for."""
+
+    def __init__(self, inner: Engine, tickets: Tickets, plan: Mapping[str, Any]) -> None:
+        """Note what all consumers of the run must share; nothing is drawn before an epoch is entered."""
+        self._inner, self._tickets, self._shared = inner, tickets, dict(plan)
+        self._held: tuple[int, int] | None = None
+        self._before: dict[int, list[tuple[int, int]]] = {}
+        self.confirmed: dict[int, list[int]] = {}
+        """The tickets of each epoch that this consumer has confirmed."""
+
+    def epoch(self, plan: Plan, epoch: int, start: int, runs: RunSource | None = None) -> Generator[Delivered, None, None]:  # noqa: ARG002  (tickets say what)
+        """Yield batches that were drawn and are still this consumer's.
+
+        Raises:
+            BadRequest: the run in the store has another plan.
+            StorageError: the store does not answer.
+        """
+        self._tickets.join({**self._shared, "batch_size": plan.batch_size})
+        for first, last in self._before.pop(epoch, ()):
+            for number in range(first, last + 1):
+                self._tickets.mark_done(epoch, number)
+        drawn = TicketRuns(self._tickets, plan, epoch)
+        source = self._inner.epoch(plan, epoch, 0, drawn)
+        finished = 0
+        try:
+            for number, made in enumerate(source):
+                ticket = drawn.drawn[number]
+                if self._tickets.mine(epoch, ticket):
+                    self._held = (epoch, ticket)
+                    yield made
+                    self.confirm()
+                finished = number + 1
+        finally:
+            source.close()
+            self._held = None
+            with contextlib.suppress(StorageError):
+                for ticket in drawn.drawn[finished:]:
+                    self._tickets.release(epoch, ticket)
+
+    def confirm(self) -> bool:
+        """Say that the batch delivered last is done with; return False when it was given to somebody else meanwhile, and should not count."""
+        held, self._held = self._held, None
+        if held is None:
+            return True
+        epoch, ticket = held
+        if not self._tickets.confirm(epoch, ticket):
+            _LOG.warning(
+                "penstock: ticket %d of epoch %d took longer than its deadline and was given to somebody else; it counts there", ticket, epoch
+            )
+            return False
+        self.confirmed.setdefault(epoch, []).append(ticket)
+        return True
+
+    def done(self, plan: Plan, epoch: int) -> list[list[int]]:
+        """Return the tickets of an epoch that are done, whoever had them, as first and last of each stretch."""
+        waiting = self._before.get(epoch)
+        if waiting is not None:
+            return [list(stretch) for stretch in waiting]
+        self._tickets.join({**self._shared, "batch_size": plan.batch_size})
+        found, first, count = [], 0, plan.steps()
+        for number, _ in [*self._tickets.unfinished(epoch, count), (count, "")]:
+            if first < number:
+                found.append([first, number - 1])
+            first = number + 1
+        return found
+
+    def begin_with(self, epoch: int, done: Sequence[tuple[int, int]]) -> None:
+        """Note what was done of an epoch before; the store is told when it is entered."""
+        self._before = {epoch: list(done)}
+
+    def close(self) -> None:
+        """Leave the run, and end what the inner engine keeps."""
+        self._tickets.leave()
+        self._inner.close()

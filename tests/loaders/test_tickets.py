@@ -1,0 +1,266 @@
+"""Batches drawn from a store: consumers of unlike speed share an epoch, the dead are replaced, the late are refused, and everything is confirmed once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch.distributed
+
+import penstock as ps
+from penstock.errors import BadRequest, StorageError
+from penstock.loaders import tickets as module
+from penstock.loaders.ledger import Digest
+
+HashStore: Any = vars(torch.distributed)["HashStore"]
+TCPStore: Any = vars(torch.distributed)["TCPStore"]
+CONSUMER = """
+import json, sys, time
+from torch.distributed import TCPStore
+import penstock as ps
+
+store = TCPStore("127.0.0.1", int(sys.argv[2]), is_master=False)
+tickets = ps.Tickets(store, deadline_s=1.5)
+loader = ps.DataLoader(ps.Dataset(sys.argv[1]), 20, shuffle=True, tickets=tickets, num_workers=int(sys.argv[4]), output="numpy")
+for batch in loader:
+    time.sleep(float(sys.argv[3]))
+    if loader.confirm():
+        print(json.dumps(batch["label"].tolist()), flush=True)
+print(json.dumps(loader.digest().to_json()), flush=True)
+loader.close()
+"""
+
+
+@pytest.fixture
+def made(rows: ps.Dataset) -> Callable[..., ps.DataLoader]:
+    """Return a maker of loaders over one store."""
+    store = HashStore()
+
+    def make(batch_size: int = 40, *, store: Any = store, seed: int = 0, **options: Any) -> ps.DataLoader:
+        tickets = ps.Tickets(store, **{"deadline_s": 0.3, **options})
+        return ps.DataLoader(rows, batch_size, shuffle=True, seed=seed, tickets=tickets, output="numpy")
+
+    return make
+
+
+def test_two_consumers_share_an_epoch(made: Callable[..., ps.DataLoader], rows: ps.Dataset) -> None:
+    """One that takes three batches for each of the other's: together they get every row once, over two epochs, and their digests add up to the plan's."""
+    loaders = [made(), made()]
+    for _ in range(2):
+        seen: Counter[int] = Counter()
+        open_ones = {iter(loaders[0]): 3, iter(loaders[1]): 1}
+        while open_ones:
+            for batches, share in list(open_ones.items()):
+                for _ in range(share):
+                    batch = next(batches, None)
+                    if batch is None:
+                        open_ones.pop(batches)
+                        break
+                    seen.update(batch["label"].tolist())
+                    if len(open_ones) == 1:
+                        continue
+                if len(open_ones) > 1 and sum(seen.values()) > len(rows) - 200:
+                    # the last tickets are confirmed by asking for the next, which neither may wait for the other to do
+                    for loader in loaders:
+                        loader.confirm()
+        assert set(seen.values()) == {1}
+        assert len(seen) == len(rows)
+    whole = loaders[0].digest().merge(loaders[1].digest())
+    assert whole.differences(loaders[0].plan_digest(range(2))) == []
+    assert loaders[0].digest().samples(0) > loaders[1].digest().samples(0)
+
+
+def test_a_ticket_that_is_late_counts_elsewhere(made: Callable[..., ps.DataLoader], caplog: pytest.LogCaptureFixture) -> None:
+    """A consumer that holds its batch beyond the deadline is refused, told so, and the batch is given to the other; those it had drawn ahead go too."""
+    slow, fast = made(), made()
+    held = iter(slow)
+    late = next(held)["label"].tolist()
+    seen = [label for batch in fast for label in batch["label"].tolist()]
+    assert set(late) <= set(seen)
+    assert len(seen) == len(set(seen)) == 1003
+    with caplog.at_level(logging.WARNING, logger="penstock"):
+        assert slow.confirm() is False
+    assert "took longer than its deadline" in caplog.text
+    assert list(held) == []
+    assert fast.digest() == fast.plan_digest([0])
+    assert slow.digest().epochs == {}
+
+
+def test_what_was_drawn_and_not_wanted_is_given_back_at_once(made: Callable[..., ps.DataLoader]) -> None:
+    """A consumer that ends its epoch early gives back what it had drawn; its last batch, unconfirmed, too."""
+    leaving, staying = made(deadline_s=60), made(deadline_s=60)
+    batches = iter(leaving)
+    first = [label for batch in islice(batches, 3) for label in batch["label"].tolist()]
+    batches.close()
+    began = time.monotonic()
+    rest = [label for batch in staying for label in batch["label"].tolist()]
+    assert time.monotonic() - began < 30
+    assert sorted(first[:80] + rest) == list(range(1003))
+
+
+def test_a_state_goes_on_in_another_store(made: Callable[..., ps.DataLoader], rows: ps.Dataset) -> None:
+    """What was done in one store is done in the next: a new set of consumers gets the rest, with holes where tickets were not confirmed; JSON holds it."""
+    one, two = made(), made()
+    first, second = iter(one), iter(two)
+    seen = [label for batch in islice(first, 6) for label in batch["label"].tolist()]
+    hole = next(second)["label"].tolist()
+    seen += [label for batch in islice(first, 4) for label in batch["label"].tolist()]
+    one.confirm()
+    state = json.loads(json.dumps(one.state_dict()))
+    assert len(state["tickets"]) == 2
+    again = made(store=HashStore())
+    again.load_state_dict(state)
+    assert again.state_dict()["tickets"] == state["tickets"]
+    rest = [label for batch in again for label in batch["label"].tolist()]
+    assert set(hole) <= set(rest)
+    assert sorted(seen + rest) == list(range(1003))
+    assert sorted(label for batch in again for label in batch["label"].tolist()) == list(range(1003))
+
+
+def test_from_dealt_to_drawn(made: Callable[..., ps.DataLoader], rows: ps.Dataset) -> None:
+    """A state of ranks in step goes on with tickets, when it stands between two; and not the other way round."""
+    dealt = ps.DataLoader(rows, 80, shuffle=True, output="numpy")
+    batches = iter(dealt)
+    head = [label for batch in islice(batches, 3) for label in batch["label"].tolist()]
+    drawn = made(40)
+    drawn.load_state_dict(dealt.state_dict())
+    assert sorted(head + [label for batch in drawn for label in batch["label"].tolist()]) == list(range(1003))
+    with pytest.raises(BadRequest, match="inside a ticket of 70"):
+        made(70, store=HashStore()).load_state_dict(dealt.state_dict())
+    with pytest.raises(BadRequest, match="resume it with tickets="):
+        dealt.load_state_dict(drawn.state_dict())
+    for wrong in (7, [[0]], [[3, 1]], [[0, 10**6]], [["a", "b"]]):
+        with pytest.raises(BadRequest, match="no stretches"):
+            drawn.load_state_dict({**drawn.state_dict(), "tickets": wrong})
+
+
+def test_nobody_runs_too_far_ahead(made: Callable[..., ps.DataLoader]) -> None:
+    """With max_staleness=2 a consumer that has confirmed two more than the slowest waits until that one goes on; one that is dead is not waited for for ever."""
+    fast, slow = made(max_staleness=2, deadline_s=1.0), made(max_staleness=2, deadline_s=1.0)
+    lagging = iter(slow)
+    next(lagging)
+    taken: list[float] = []
+
+    def run() -> None:
+        taken.extend(time.monotonic() for _ in islice(iter(fast), 6))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.4)
+    assert 3 <= len(taken) <= 4  # two confirmed ahead, one in hand
+    next(lagging)  # confirms one
+    time.sleep(0.4)
+    assert len(taken) <= 5
+    thread.join(timeout=20)  # the slow one makes no more progress, and is left behind
+    assert len(taken) == 6
+
+
+def test_who_comes_late_holds_nobody_up(made: Callable[..., ps.DataLoader]) -> None:
+    """A consumer that joins after others have confirmed many counts from the slowest of them."""
+    early = made(max_staleness=1, deadline_s=30)
+    batches = iter(early)
+    list(islice(batches, 10))
+    late = made(max_staleness=1, deadline_s=30)
+    joined = iter(late)
+    next(joined)
+    began = time.monotonic()
+    next(batches)
+    assert time.monotonic() - began < 10
+    early.close()
+    late.close()
+
+
+def test_consumers_of_another_plan_are_refused(made: Callable[..., ps.DataLoader]) -> None:
+    """Another seed or batch size in the same store is refused by name; a run of another name does not meet it."""
+    next(iter(made(40)))
+    with pytest.raises(BadRequest, match="batch_size is 40 there and 30 here"):
+        next(iter(made(30)))
+    with pytest.raises(BadRequest, match="seed is 0 there and 5 here"):
+        next(iter(made(40, seed=5)))
+    next(iter(made(30, seed=5, name="other")))
+
+
+def test_many_tickets_are_looked_at_by_the_block(made: Callable[..., ps.DataLoader], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that are done are passed over, so the end of a long epoch asks the store for few tickets."""
+    monkeypatch.setattr(module, "BLOCK", 100)
+    loader = made(1)
+    batches = iter(loader)
+    list(islice(batches, 950))
+    tickets = loader._engine._tickets  # type: ignore[attr-defined]
+    asked: list[str] = []
+    told = tickets._told
+
+    def noted(_: Any, key: str) -> str:
+        asked.append(key)
+        return str(told(key))
+
+    monkeypatch.setattr(module.Tickets, "_told", noted)
+    assert len(tickets.unfinished(0, 1003)) == 1003 - 949
+    assert len(asked) == 103
+    monkeypatch.undo()
+    batches.close()
+
+
+def test_processes_that_are_killed_lose_nothing(rows: ps.Dataset) -> None:
+    """Three processes of unlike speed over a TCPStore, one with a worker, one killed in mid-epoch: what was confirmed is every row, once."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", CONSUMER, rows.path, str(store.port), pause, workers], stdout=subprocess.PIPE, text=True
+        )
+        for pause, workers in (("0.01", "0"), ("0.05", "1"), ("0.02", "0"))
+    ]
+    lines: list[list[str]] = [[], [], []]
+
+    def read(number: int) -> None:
+        stream = running[number].stdout
+        assert stream is not None
+        with stream:
+            for line in stream:
+                lines[number].append(line)
+                if number == 2 and len(lines[2]) == 4:
+                    running[2].send_signal(signal.SIGKILL)
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    assert [process.wait(timeout=60) for process in running] == [0, 0, -signal.SIGKILL]
+    digests = [Digest.from_json(json.loads(lines[number].pop())) for number in (0, 1)]
+    seen = [label for told in lines for line in told for label in json.loads(line)]
+    # the killed one may have confirmed a batch and been killed before it could say so
+    assert len(seen) == len(set(seen)) >= 1003 - 20
+    assert digests[0].merge(digests[1]).samples(0) + 20 * len(lines[2]) >= 1003 - 20
+
+
+def test_what_is_no_store_is_refused(rows: ps.Dataset) -> None:
+    """Arguments out of range, things that are no store, and broadcasting are refused; a store that went away is told as such."""
+    for make, named in (
+        (lambda: ps.Tickets(3), "is no store"),
+        (lambda: ps.Tickets(HashStore(), deadline_s=0), "deadline_s=0"),
+        (lambda: ps.Tickets(HashStore(), max_staleness=-1), "max_staleness=-1"),
+        (lambda: ps.DataLoader(rows, 4, tickets=HashStore(), broadcast=True), "leave one of them out"),
+        (lambda: ps.DataLoader(rows, 4, tickets=7), "is no store"),
+    ):
+        with pytest.raises(BadRequest, match=named):
+            make()
+
+    class Gone:
+        """A store that does not answer."""
+
+        add = set = get = check = compare_set = lambda *_: (_ for _ in ()).throw(RuntimeError("Connection refused"))
+
+    with pytest.raises(StorageError, match="does not answer: Connection refused"):
+        next(iter(ps.DataLoader(rows, 4, tickets=Gone())))
+    assert len(list(ps.DataLoader(rows, 100, tickets=HashStore()))) == 11
