@@ -33,10 +33,10 @@ lint: $(STAMP)
 	$(PY) -m ruff format --check .
 
 types: $(STAMP)
-	@echo "penstock: mypy --strict on the package, then on benchmarks/ and tests/"
+	@echo "penstock: mypy --strict on the package, then on benchmarks/, tests/ and examples/"
 	@mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/penstock
 	MYPYPATH=$(VENV)/typing $(PY) -m mypy -m penstock $(MODULES)
-	MYPYPATH=$(VENV)/typing:tests $(PY) -m mypy --explicit-package-bases benchmarks tests
+	MYPYPATH=$(VENV)/typing:tests $(PY) -m mypy --explicit-package-bases benchmarks tests examples
 
 bench: $(STAMP) ## our loader against torch's
 	$(PY) -m benchmarks.first_table --json demo_out/first_table.json
