@@ -69,6 +69,24 @@ def delivered(plan: Plan, start: int, batches: int) -> tuple[Progression, ...]:
     return tuple(found)
 
 
+def positions(plan: Plan, entered: Iterable[tuple[int, int, int]], confirmed: Mapping[int, Iterable[int]] | None) -> dict[int, list[Progression]]:
+    """Return what a loader has delivered of each epoch.
+
+    Args:
+        plan: the loader's.
+        entered: for each time that an epoch was entered: its number, the position, and how many batches were delivered.
+        confirmed: the tickets of each epoch that were confirmed, when batches are drawn.
+    """
+    epochs: dict[int, list[Progression]] = {}
+    if confirmed is not None:
+        for epoch, tickets in confirmed.items():
+            epochs[epoch] = [Progression(run.start, run.size, run.size, 1) for run in map(plan.batch, tickets)]
+        return epochs
+    for epoch, start, batches in entered:
+        epochs.setdefault(epoch, []).extend(delivered(plan, start, batches))
+    return epochs
+
+
 def whole_epoch(plan: Plan) -> tuple[Progression, ...]:
     """Return the positions that all ranks together are given in an epoch that is entered at its beginning."""
     rows = plan.rows // plan.global_batch * plan.global_batch if plan.tail == "drop" else plan.rows

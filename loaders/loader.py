@@ -27,7 +27,6 @@ from .batch import Batch, Ragged
 from .engine import Engine, Settings
 from .engines import make_engine
 from .law import Ordering
-from .ledger import Digest, Progression, delivered, whole_epoch
 from .mixture import Mixture, stream_of
 from .packed import Packed
 from .plan import Plan, Tail, default_tail
@@ -42,6 +41,7 @@ from .work import Work, plain_work
 if TYPE_CHECKING:
     from ..transforms.base import Op
     from ..transforms.map import Map
+    from .ledger import Digest
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):
@@ -288,18 +288,17 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
         Those of all ranks, and of runs that followed one another, add up with `merge`; `plan_digest` says what they should come to.
         """
-        epochs: dict[int, list[Progression]] = {}
-        if self._ticketed is not None:
-            drawn = {epoch: [self.plan.batch(number) for number in numbers] for epoch, numbers in self._ticketed.confirmed.items()}
-            alone = {epoch: [Progression(run.start, run.size, run.size, 1) for run in runs] for epoch, runs in drawn.items()}
-            return Digest(self._fingerprint().to_json(), alone)
-        for epoch, start, tally in self._entered:
-            epochs.setdefault(epoch, []).extend(delivered(self.plan, start, tally.batches))
-        return Digest(self._fingerprint().to_json(), epochs)
+        ledger = importlib.import_module(".ledger", __package__)
+        confirmed = None if self._ticketed is None else self._ticketed.confirmed
+        entered = [(epoch, start, tally.batches) for epoch, start, tally in self._entered]
+        found: Digest = ledger.Digest(self._fingerprint().to_json(), ledger.positions(self.plan, entered, confirmed))
+        return found
 
     def plan_digest(self, epochs: Iterable[int]) -> Digest:
         """Return what all ranks together deliver in whole epochs."""
-        return Digest(self._fingerprint().to_json(), {_integer("epoch", epoch): whole_epoch(self.plan) for epoch in epochs})
+        ledger = importlib.import_module(".ledger", __package__)
+        found: Digest = ledger.Digest(self._fingerprint().to_json(), {_integer("epoch", epoch): ledger.whole_epoch(self.plan) for epoch in epochs})
+        return found
 
     def confirm(self) -> bool:
         """With `tickets=`: say now, and not with the next batch, that the last one is done with; False when it was given to somebody else, and must not count."""
