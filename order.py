@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from math import gcd
 from typing import final
 
 import numpy as np
@@ -186,6 +187,19 @@ def position_of(row: int, *, n: int, seed: int, epoch: int, shuffle: bool) -> in
     if not 0 <= row < n:
         raise BadRequest(f"there is no row {row} among {n}, which are numbered from 0")
     return place_reference(row, n, order_key(seed, epoch)) if shuffle else row
+
+
+@lru_cache(maxsize=64)
+def lane_step(lanes: int) -> tuple[int, int]:
+    """Return the step at which lanes are taken in turn, and its inverse modulo `lanes`: near the golden section of them, and prime to their number.
+
+    So any run of turns takes lanes from everywhere, evenly (Knuth, TAOCP 3, section 6.4, Fibonacci hashing), and who has a stretch of the lanes has the
+    same part of every run, however long runs are.
+    """
+    step = max(round(lanes * 0.6180339887498949), 1)
+    while gcd(step, lanes) != 1:
+        step += 1
+    return step % lanes, pow(step, -1, lanes) if lanes > 1 else 0
 
 
 @final

@@ -4,8 +4,9 @@ A run is one stream of positions without an end. Pass t over n rows is positions
 permutation; a law says of what: of all rows, or, for shards that are far away, of the shards, and of the rows of a few shards that follow one another.
 
 Windows: the shards are permuted, each run of `window_shards` is a window, and rows are permuted inside a window. So whoever reads in order needs one window
-near, and the next one soon. Lanes: the permuted shards are dealt out in turn, one to each lane, windows lie within a lane, and the pass takes one
-row of each lane in turn, shortest lane first, passing over those that have ended. So who reads every L-th position reads one lane's shards.
+near, and the next one soon. Lanes: the permuted shards are dealt out in turn, one to each lane, lanes are numbered by length, windows lie within a lane, and
+the pass takes one row of each lane in turn: `order.lane_step` on each time as long as all last, then in their order, passing over those that have
+ended. So who reads every L-th position reads one lane's shards.
 
 Pure. Laws belong to one thread. Cost: a pass takes O(shards) once, in numpy; a position what `order` takes, and a bisection over windows and one over
 shards. `pass_reference` is the slow, obvious statement.
@@ -131,7 +132,7 @@ class GlobalLaw:
 
 
 class _Segments(NamedTuple):
-    """How lanes take turns: while all last, then without the shortest, and so on.
+    """How lanes take turns: while all last, in steps; then without the shortest, one after the other, and so on.
 
     Attributes:
         begins: `[lanes]`, the first position of each segment; segment i is taken in turn by lanes i and above.
@@ -159,19 +160,26 @@ class _Pass:
     def __init__(self, starts: Rows, ordering: Ordering, number: int) -> None:
         shards, sizes = starts.size - 1, np.diff(starts)
         dealt = order.permute(np.arange(shards), shards, order.fold("penstock.shards", order.FORMAT, ordering.seed, number))
-        lanes = [dealt[lane :: ordering.lanes] for lane in range(ordering.lanes)]
-        lengths = np.array([sizes[lane].sum() for lane in lanes], np.int64)
-        by_length = np.argsort(lengths, kind="stable")
-        self.shards = np.concatenate([lanes[lane] for lane in by_length])
+        longest = -(-shards // ordering.lanes)
+        grid = np.full(longest * ordering.lanes, -1, np.int64)
+        grid[:shards] = dealt
+        grid = grid.reshape(longest, ordering.lanes).T
+        """`[lanes, shards]`: what each lane was dealt, and -1 behind its last."""
+
+        lengths = np.where(grid >= 0, sizes[grid], 0).sum(axis=1)
+        grid = grid[np.argsort(lengths, kind="stable")]
+        there = grid >= 0
+        self.shards = grid[there]
         self.ats = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[self.shards])])
         """`[shards + 1]`, where each dealt shard begins."""
-        firsts = np.cumsum([0, *(lanes[lane].size for lane in by_length)])
+        self.firsts = firsts = np.concatenate([np.zeros(1, np.int64), np.cumsum(there.sum(axis=1))])
+        """`[lanes + 1]`, the first dealt shard of each lane."""
         self.lanes = self.ats[firsts]
         """`[lanes + 1]`, where each lane begins."""
         self.segments = _Segments.of(np.diff(self.lanes))
-        width = ordering.window_shards or max(shards, 1)
-        edges = [np.arange(first, end, width) for first, end in zip(firsts[:-1].tolist(), firsts[1:].tolist(), strict=True)]
-        self.windows = self.ats[np.concatenate([*edges, [shards]])]
+        inside = np.arange(shards) - np.repeat(firsts[:-1], np.diff(firsts))
+        edges = np.flatnonzero(inside % (ordering.window_shards or max(shards, 1)) == 0)
+        self.windows = self.ats[np.append(edges, shards)]
         """`[windows + 1]`, where each window begins."""
 
     def lane_ats(self, positions: Rows) -> Rows:
@@ -181,6 +189,8 @@ class _Pass:
         begins, done, active = self.segments
         segment = np.searchsorted(begins, positions, side="right") - 1
         turn, lane = np.divmod(positions - begins[segment], active[segment])
+        lanes = self.lanes.size - 1
+        lane = np.where(segment == 0, lane * order.lane_step(lanes)[0] % lanes, lane)
         return np.asarray(self.lanes[segment + lane] + done[segment] + turn)
 
     def position(self, at: int) -> int:
@@ -189,7 +199,9 @@ class _Pass:
         lane = int(np.searchsorted(self.lanes, at, side="right")) - 1
         turn = at - int(self.lanes[lane])
         segment = int(np.searchsorted(done, turn, side="right")) - 1
-        return int(begins[segment]) + (turn - int(done[segment])) * int(active[segment]) + lane - segment
+        lanes = self.lanes.size - 1
+        slot = lane * order.lane_step(lanes)[1] % lanes if segment == 0 else lane - segment
+        return int(begins[segment]) + (turn - int(done[segment])) * int(active[segment]) + slot
 
 
 @final
@@ -240,8 +252,12 @@ class WindowedLaw:
     def shards_of_lane(self, number: int, lane: int) -> Rows:
         """Return the shards of a lane of pass `number`, in the order in which they are read."""
         made = self._pass(number)
-        first, end = np.searchsorted(made.ats[:-1], made.lanes[lane : lane + 2])
-        return made.shards[first:end]
+        return np.asarray(made.shards[made.firsts[lane] : made.firsts[lane + 1]])
+
+    def lane_edges(self, number: int) -> tuple[Rows, Rows]:
+        """Return `[lanes + 1]` for pass `number`: where each lane begins, counted in rows and in shards."""
+        made = self._pass(number)
+        return made.lanes, made.firsts
 
     def _pass(self, number: int) -> _Pass:
         found = self._passes.get(number)
@@ -344,5 +360,7 @@ def pass_reference(ordering: Ordering, starts: Rows, number: int) -> list[int]:
             queue += permuted(inside, _window_key(ordering.seed, number, window))
             window += 1
         queues.append(queue)
-    longest = max(map(len, queues), default=0)
-    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+    stepped = [queues[turn * order.lane_step(len(queues))[0] % len(queues)] for turn in range(len(queues))]
+    shortest, longest = min(map(len, queues)), max(map(len, queues))
+    all_last = [queue[turn] for turn in range(shortest) for queue in stepped]
+    return all_last + [queue[turn] for turn in range(shortest, longest) for queue in queues if turn < len(queue)]

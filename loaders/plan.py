@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
+from .. import order
 from ..errors import BadRequest
 
 Tail = Literal["drop", "pad", "ragged"]
@@ -27,7 +28,7 @@ class Run(NamedTuple):
         stop: `start` plus the rows of a batch; positions at or beyond the epoch's end are padding and wrap to its beginning.
         batches: how many batches.
         stride: positions from the beginning of one to that of the next: a global batch.
-        lanes: when not 0, a global batch is dealt to ranks in the order of its lanes (position mod `lanes`), and within a lane in its own.
+        lanes: when not 0, a global batch is dealt to ranks in the order of its lanes, and within a lane in its own.
         skip: with `lanes`, rows of the global batch that come before `start` in that order.
     """
 
@@ -70,32 +71,39 @@ class Run(NamedTuple):
 
 @final
 class Dealt:
-    """A global batch in the order of its lanes. All lanes have so many of its positions, and those that it reaches once more have one more."""
+    """A global batch in the order of its lanes. All lanes have so many of its positions, and those that its last turns reach have one more."""
 
     def __init__(self, first: int, size: int, lanes: int) -> None:
-        """Work out the three stretches of lanes with equally many positions, of a global batch of `size` that begins at position `first`."""
+        """Work out what each lane has of a global batch of `size` that begins at position `first`."""
         self._lanes = lanes
-        self._lane = first % lanes
-        """The lane of the first position."""
-        each, more = divmod(size, lanes)
-        wraps = max(self._lane + more - lanes, 0)
-        edges = [0, wraps, self._lane, self._lane + more - wraps, lanes]
-        counts = [each + 1, each, each + 1, each]
-        sizes = [(edges[i + 1] - edges[i]) * counts[i] for i in range(4)]
-        self._edges, self._counts = np.array(edges[:4]), np.maximum(np.array(counts), 1)
-        self._places = np.cumsum([0, *sizes[:3]])
+        self._step, self._back = order.lane_step(lanes)
+        self._turn = first % lanes
+        self._each, more = divmod(size, lanes)
+        self._places: npt.NDArray[np.int64] | None = None
+        """`[lanes]`, the place of each lane's first position, when lanes differ."""
+
+        if more:
+            longer = (np.arange(self._turn, self._turn + more) % lanes) * self._step % lanes
+            counts = np.bincount(longer, minlength=lanes) + self._each
+            self._places = np.cumsum(counts) - counts
 
     def offsets(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the positions, counted from the batch's first, that stand at places of the order."""
-        stretch = np.searchsorted(self._places, places, side="right") - 1
-        lane, turn = np.divmod(places - self._places[stretch], self._counts[stretch])
-        return np.asarray((self._edges[stretch] + lane - self._lane) % self._lanes + turn * self._lanes)
+        if self._places is None:
+            lane, turn = np.divmod(places, self._each)
+        else:
+            lane = np.searchsorted(self._places, places, side="right") - 1
+            turn = places - self._places[lane]
+        return np.asarray((lane * self._back - self._turn) % self._lanes + turn * self._lanes)
+
+    def lanes(self, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the lanes of positions, counted from the batch's first."""
+        return np.asarray((self._turn + offsets) % self._lanes * self._step % self._lanes)
 
     def place(self, offset: int) -> int:
         """Return where the position that is so many behind the batch's first stands in the order."""
-        turn, lane = offset // self._lanes, (self._lane + offset) % self._lanes
-        stretch = int(np.searchsorted(self._edges, lane, side="right")) - 1
-        return int(self._places[stretch]) + (lane - int(self._edges[stretch])) * int(self._counts[stretch]) + turn
+        lane, turn = int(self.lanes(np.array(offset))), offset // self._lanes
+        return (lane * self._each if self._places is None else int(self._places[lane])) + turn
 
 
 class Seat(NamedTuple):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import BadRequest
 from penstock.loaders.plan import Plan, Seat, default_tail
+from penstock.order import lane_step
 
 SIZES = st.integers(0, 200)
 BATCHES = st.integers(1, 17)
@@ -96,7 +97,7 @@ def test_lanes_change_who_gets_a_sample_and_nothing_else(rows: int, batch: int, 
     whole = start + (rows - start) // (batch * world) * batch * world
     for rank, steps in enumerate(dealt if batch * world % lanes == 0 and lanes % world == 0 else []):
         own = lanes // world
-        assert all({p % lanes // own for p in one} == {rank} for one in steps if max(one) < whole)
+        assert all({p % lanes * lane_step(lanes)[0] % lanes // own for p in one} == {rank} for one in steps if max(one) < whole)
 
 
 def test_consumed_counts_all_ranks_and_stops_at_the_end() -> None:
