@@ -34,7 +34,6 @@ COLUMNS = (
     "rows a node / fair share",
     "most",
     "all traffic / data",
-    "longest lane / mean",
     "new windows a node",
 )
 
@@ -77,15 +76,13 @@ def reading(law: WindowedLaw, lanes: int, ranks: int, batch_size: int, start: in
         dealt = Dealt(begin, whole, lanes)
         first = np.minimum(first, dealt.lanes(dealt.offsets(places)))
         last = np.maximum(last, dealt.lanes(dealt.offsets(places + RANKS_A_NODE * batch_size - 1)))
-    rows, shards = law.lane_edges(0)
-    return Reading(first, last, rows[last + 1] - rows[first], shards[last + 1] - shards[first])
+    shards, rows = law.reach(0, first, last)
+    return Reading(first, last, rows, shards)
 
 
 def simulated(lanes: int, ranks: int, batch_size: int, *, uneven: bool) -> list[dict[str, str | int | float]]:
     """Return a row of the table for a run, and one for the same after a tenth of its nodes left in the middle of the pass."""
     law = WindowedLaw(shard_starts(uneven=uneven), Ordering(0, True, WINDOW, lanes))
-    edges, _ = law.lane_edges(0)
-    longest = float(np.diff(edges).max() / (law.rows / lanes))
     before = reading(law, lanes, ranks, batch_size, 0)
     told = []
     staying = np.flatnonzero(np.arange(before.first.size) % 10 != 9)
@@ -103,7 +100,6 @@ def simulated(lanes: int, ranks: int, batch_size: int, *, uneven: bool) -> list[
             round(float(np.median(share)), 3),
             round(float(share.max()), 3),
             round(float(read.rows.sum() / law.rows), 3),
-            round(longest, 3),
             0 if fresh is None else round(float(np.mean(fresh)), 1),
         )
         told.append(dict(zip(COLUMNS, values, strict=True)))

@@ -109,8 +109,9 @@ def asynchronous(rank: int, data: str, folder: str, epochs: int, max_staleness: 
             dist.send(torch.cat([grad, torch.tensor([loss])]), SERVER)
             dist.recv(parameters, SERVER)
     dist.send(torch.full((parameters.numel() + 1,), float("nan")), SERVER)  # the end
-    finish(rank, folder, "async", [], loader.digest().to_json())
+    digest = loader.digest().to_json()
     loader.close()
+    finish(rank, folder, "async", [], digest)
 
 
 def serve(model: nn.Module, folder: str) -> None:

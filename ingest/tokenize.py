@@ -118,11 +118,11 @@ class Tokenizer:
             raise BadRequest(f"tokenize: {rule.tokenizer!r} is not the tokenizer that this conversion began with; put that one back, or begin anew")
 
     def apply(self, chunk: Chunk) -> Chunk:
-        """Return the rows with tokens in the place of their text; where there is no text there are no tokens, which is refused later."""
+        """Return the rows with tokens in the place of their text; where there is no text, or none that the tokenizer takes, there are none: that is refused later."""
         given = chunk.columns[self._rule.column]
         texts: list[Any] = given if isinstance(given, list) else given.to_pylist()
         rows = [self._text(text) for text in texts]
-        found = [one.ids for one in self._opened.encode_batch([text for text in rows if text is not None], add_special_tokens=self._rule.special)]
+        found = self._encoded(rows)
         return replace(chunk, columns={**{n: c for n, c in chunk.columns.items() if n != self._rule.column}, TOKENS: self._array(rows, found)})
 
     def _text(self, value: Any) -> str | None:
@@ -133,8 +133,30 @@ class Tokenizer:
                 return None
         return value if isinstance(value, str) else None
 
+    def _encoded(self, rows: list[str | None]) -> list[list[int]]:
+        """Return the tokens of all rows that have some; a row that the tokenizer refuses, or gives tokens beyond its vocabulary, is made None."""
+        most = np.iinfo(self._rule.dtype).max
+        texts = [text for text in rows if text is not None]
+        try:
+            found = [one.ids for one in self._opened.encode_batch(texts, add_special_tokens=self._rule.special)]
+        except Exception:  # noqa: BLE001  (the library raises no other): find out which
+            found = [self._alone(text) for text in texts]
+        good = [ids is not None and max(ids, default=0) <= most for ids in found]
+        there = [number for number, text in enumerate(rows) if text is not None]
+        for number, fine in zip(there, good, strict=True):
+            if not fine:
+                rows[number] = None
+        return [ids for ids, fine in zip(found, good, strict=True) if fine and ids is not None]
+
+    def _alone(self, text: str) -> list[int] | None:
+        try:
+            ids: list[int] = self._opened.encode(text, add_special_tokens=self._rule.special).ids
+        except Exception:  # noqa: BLE001  (as above)
+            return None
+        return ids
+
     def _array(self, rows: Sequence[str | None], found: Sequence[list[int]]) -> pa.Array:
-        """Return the tokens as a list a row, null where there was no text."""
+        """Return the tokens as a list a row, null where there is none."""
         end = [] if self._rule.end is None else [self._rule.end]
         there = np.array([row is not None for row in rows], bool)
         lengths = np.zeros(len(rows), np.int64)

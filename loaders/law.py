@@ -4,9 +4,8 @@ A run is one stream of positions without an end. Pass t over n rows is positions
 permutation; a law says of what: of all rows, or, for shards that are far away, of the shards, and of the rows of a few shards that follow one another.
 
 Windows: the shards are permuted, each run of `window_shards` is a window, and rows are permuted inside a window. So whoever reads in order needs one window
-near, and the next one soon. Lanes: the permuted shards are dealt out in turn, one to each lane, lanes are numbered by length, windows lie within a lane, and
-the pass takes one row of each lane in turn: `order.lane_step` on each time as long as all last, then in their order, passing over those that have
-ended. So who reads every L-th position reads one lane's shards.
+near, and the next one soon. Lanes: the permuted shards, end to end, are cut into lanes of equally many rows (a shard may so be in two), windows lie within a
+lane, and the pass takes one row of each lane in turn, each time `order.lane_step` lanes on. So who reads every L-th position reads one lane's shards.
 
 Pure. Laws belong to one thread. Cost: a pass takes O(shards) once, in numpy; a position what `order` takes, and a bisection over windows and one over
 shards. `pass_reference` is the slow, obvious statement.
@@ -131,77 +130,23 @@ class GlobalLaw:
         return order.position_of(row, epoch=number, **self._law)
 
 
-class _Segments(NamedTuple):
-    """How lanes take turns: while all last, in steps; then without the shortest, one after the other, and so on.
-
-    Attributes:
-        begins: `[lanes]`, the first position of each segment; segment i is taken in turn by lanes i and above.
-        done: `[lanes]`, rows that each lane has given before the segment.
-        active: `[lanes]`, lanes that take part.
-    """
-
-    begins: Rows
-    done: Rows
-    active: Rows
-
-    @staticmethod
-    def of(lengths: Rows) -> _Segments:
-        """Return the segments of lanes of ascending lengths."""
-        done = np.concatenate([np.zeros(1, np.int64), lengths[:-1]])
-        active = np.arange(lengths.size, 0, -1)
-        sizes = (lengths - done) * active
-        return _Segments(np.cumsum(sizes) - sizes, done, active)
-
-
 @final
 class _Pass:
-    """One pass: the shards as they were dealt, lane after lane, and the windows over them. `at` counts rows along that."""
+    """One pass: the shards as they were dealt, end to end, cut into lanes, and the windows in those. `at` counts rows along that."""
 
-    def __init__(self, starts: Rows, ordering: Ordering, number: int) -> None:
-        shards, sizes = starts.size - 1, np.diff(starts)
-        dealt = order.permute(np.arange(shards), shards, order.fold("penstock.shards", order.FORMAT, ordering.seed, number))
-        longest = -(-shards // ordering.lanes)
-        grid = np.full(longest * ordering.lanes, -1, np.int64)
-        grid[:shards] = dealt
-        grid = grid.reshape(longest, ordering.lanes).T
-        """`[lanes, shards]`: what each lane was dealt, and -1 behind its last."""
-
-        lengths = np.where(grid >= 0, sizes[grid], 0).sum(axis=1)
-        grid = grid[np.argsort(lengths, kind="stable")]
-        there = grid >= 0
-        self.shards = grid[there]
-        self.ats = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[self.shards])])
+    def __init__(self, starts: Rows, lanes: Rows, ordering: Ordering, number: int) -> None:
+        shards = starts.size - 1
+        self.shards = order.permute(np.arange(shards), shards, order.fold("penstock.shards", order.FORMAT, ordering.seed, number))
+        """`[shards]`, in the order in which they were dealt."""
+        self.ats = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(starts)[self.shards])])
         """`[shards + 1]`, where each dealt shard begins."""
-        self.firsts = firsts = np.concatenate([np.zeros(1, np.int64), np.cumsum(there.sum(axis=1))])
-        """`[lanes + 1]`, the first dealt shard of each lane."""
-        self.lanes = self.ats[firsts]
-        """`[lanes + 1]`, where each lane begins."""
-        self.segments = _Segments.of(np.diff(self.lanes))
-        inside = np.arange(shards) - np.repeat(firsts[:-1], np.diff(firsts))
-        edges = np.flatnonzero(inside % (ordering.window_shards or max(shards, 1)) == 0)
-        self.windows = self.ats[np.append(edges, shards)]
+        pieces = np.unique(np.concatenate([self.ats[:-1], lanes[:-1]]))  # of shards, where a lane ends inside one
+        pieces = pieces[pieces < starts[-1]]
+        firsts = np.searchsorted(pieces, lanes[:-1])
+        inside = np.arange(pieces.size) - firsts[np.searchsorted(lanes[1:-1], pieces, side="right")]
+        edges = pieces[inside % (ordering.window_shards or max(pieces.size, 1)) == 0]
+        self.windows = np.append(edges, starts[-1])
         """`[windows + 1]`, where each window begins."""
-
-    def lane_ats(self, positions: Rows) -> Rows:
-        """Return where positions of the pass stand along the lanes."""
-        if self.lanes.size == 2:
-            return positions
-        begins, done, active = self.segments
-        segment = np.searchsorted(begins, positions, side="right") - 1
-        turn, lane = np.divmod(positions - begins[segment], active[segment])
-        lanes = self.lanes.size - 1
-        lane = np.where(segment == 0, lane * order.lane_step(lanes)[0] % lanes, lane)
-        return np.asarray(self.lanes[segment + lane] + done[segment] + turn)
-
-    def position(self, at: int) -> int:
-        """Return the position of the pass of what stands there along the lanes."""
-        begins, done, active = self.segments
-        lane = int(np.searchsorted(self.lanes, at, side="right")) - 1
-        turn = at - int(self.lanes[lane])
-        segment = int(np.searchsorted(done, turn, side="right")) - 1
-        lanes = self.lanes.size - 1
-        slot = lane * order.lane_step(lanes)[1] % lanes if segment == 0 else lane - segment
-        return int(begins[segment]) + (turn - int(done[segment])) * int(active[segment]) + slot
 
 
 @final
@@ -212,6 +157,7 @@ class WindowedLaw:
         """Note the first row of each shard and, last, how many rows there are."""
         self._starts = starts
         self._ordering = ordering
+        self._lanes = lane_starts(int(starts[-1]), ordering.lanes)
         self._passes: dict[int, _Pass] = {}
         self._permutations: dict[tuple[int, int], order.Permutation] = {}
 
@@ -223,16 +169,27 @@ class WindowedLaw:
     def draw(self, number: int, positions: Rows) -> Rows:
         """Return the rows at positions of pass `number`."""
         made = self._pass(number)
-        ats = np.array(made.lane_ats(positions))
+        ats = self._ats(positions)
         windows = np.searchsorted(made.windows, ats, side="right") - 1
-        for window in set(windows.tolist()):
-            mine = windows == window
+        by_window = np.argsort(windows, kind="stable")
+        edges = np.flatnonzero(np.diff(windows[by_window], prepend=-1, append=-1)).tolist()
+        for first, end in itertools.pairwise(edges):
+            mine = by_window[first:end]
+            window = int(windows[mine[0]])
             begin = int(made.windows[window])
             local = ats[mine] - begin
             self._permutation(number, window, int(made.windows[window + 1]) - begin).apply(local)
             ats[mine] = begin + local
         dealt = np.searchsorted(made.ats, ats, side="right") - 1
         return np.asarray(self._starts[made.shards[dealt]] + ats - made.ats[dealt])
+
+    def _ats(self, positions: Rows) -> Rows:
+        """Return where positions of a pass stand along the lanes."""
+        lanes = self._ordering.lanes
+        if lanes == 1:
+            return np.array(positions, np.int64)
+        turn, slot = np.divmod(positions, lanes)
+        return np.asarray(self._lanes[slot * order.lane_step(lanes)[0] % lanes] + turn)
 
     def place(self, number: int, row: int) -> int:
         """Return the position of pass `number` at which a row stands.
@@ -242,27 +199,26 @@ class WindowedLaw:
         """
         if not 0 <= row < self.rows:
             raise BadRequest(f"there is no row {row} among {self.rows}, which are numbered from 0")
-        made = self._pass(number)
+        made, lanes = self._pass(number), self._ordering.lanes
         shard = int(np.searchsorted(self._starts, row, side="right")) - 1
         at = int(made.ats[np.flatnonzero(made.shards == shard)[0]]) + row - int(self._starts[shard])
         window = int(np.searchsorted(made.windows, at, side="right")) - 1
         begin, size = int(made.windows[window]), int(made.windows[window + 1] - made.windows[window])
-        return made.position(begin + order.place_reference(at - begin, size, _window_key(self._ordering.seed, number, window)))
+        at = begin + order.place_reference(at - begin, size, _window_key(self._ordering.seed, number, window))
+        lane = int(np.searchsorted(self._lanes, at, side="right")) - 1
+        return (at - int(self._lanes[lane])) * lanes + lane * order.lane_step(lanes)[1] % lanes
 
-    def shards_of_lane(self, number: int, lane: int) -> Rows:
-        """Return the shards of a lane of pass `number`, in the order in which they are read."""
+    def reach(self, number: int, first: Rows, last: Rows) -> tuple[Rows, Rows]:
+        """Return how many shards lanes `first` to `last` of pass `number` hold rows of, and how many rows those shards have; for many at once."""
         made = self._pass(number)
-        return np.asarray(made.shards[made.firsts[lane] : made.firsts[lane + 1]])
-
-    def lane_edges(self, number: int) -> tuple[Rows, Rows]:
-        """Return `[lanes + 1]` for pass `number`: where each lane begins, counted in rows and in shards."""
-        made = self._pass(number)
-        return made.lanes, made.firsts
+        begin = np.searchsorted(made.ats, self._lanes[first], side="right") - 1
+        end = np.searchsorted(made.ats, self._lanes[last + 1])
+        return np.asarray(end - begin), np.asarray(made.ats[end] - made.ats[begin])
 
     def _pass(self, number: int) -> _Pass:
         found = self._passes.get(number)
         if found is None:
-            found = self._passes[number] = _Pass(self._starts, self._ordering, number)
+            found = self._passes[number] = _Pass(self._starts, self._lanes, self._ordering, number)
             while len(self._passes) > _MOST_PASSES:
                 del self._passes[next(iter(self._passes))]
         return found
@@ -274,6 +230,14 @@ class WindowedLaw:
             while len(self._permutations) > _MOST_WINDOWS:
                 del self._permutations[next(iter(self._permutations))]
         return found
+
+
+def lane_starts(rows: int, lanes: int) -> Rows:
+    """Return `[lanes + 1]`: where each lane begins in so many rows, of which it has as many as turns reach it."""
+    turns, more = divmod(rows, lanes)
+    longer = np.zeros(lanes, np.int64)
+    longer[np.arange(more) * order.lane_step(lanes)[0] % lanes] = 1
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(turns + longer)])
 
 
 def _window_key(seed: int, number: int, window: int) -> int:
@@ -349,18 +313,20 @@ def pass_reference(ordering: Ordering, starts: Rows, number: int) -> list[int]:
         return permuted(list(range(rows)), order.order_key(ordering.seed, number))
     shards = [list(range(first, end)) for first, end in itertools.pairwise(starts.tolist())]
     dealt = permuted(shards, order.fold("penstock.shards", order.FORMAT, ordering.seed, number))
-    lanes = [dealt[lane :: ordering.lanes] for lane in range(ordering.lanes)]
-    lanes.sort(key=lambda lane: sum(map(len, lane)))
-    queues, window = [], 0
-    for lane in lanes:
+    along = [(row, piece) for piece, shard in enumerate(dealt) for row in shard]
+    taken = [turn * order.lane_step(ordering.lanes)[0] % ordering.lanes for turn in range(ordering.lanes)]  # the lane of each turn
+    lengths = [0] * ordering.lanes
+    for position in range(rows):
+        lengths[taken[position % ordering.lanes]] += 1
+    queues, window, begin = [], 0, 0
+    for length in lengths:
+        pieces = [list(piece) for _, piece in itertools.groupby(along[begin : begin + length], key=lambda one: one[1])]
+        begin += length
         queue: list[int] = []
-        width = ordering.window_shards or max(len(dealt), 1)
-        for first in range(0, len(lane), width):
-            inside = [row for shard in lane[first : first + width] for row in shard]
+        width = ordering.window_shards or max(rows, 1)
+        for first in range(0, len(pieces), width):
+            inside = [row for piece in pieces[first : first + width] for row, _ in piece]
             queue += permuted(inside, _window_key(ordering.seed, number, window))
             window += 1
         queues.append(queue)
-    stepped = [queues[turn * order.lane_step(len(queues))[0] % len(queues)] for turn in range(len(queues))]
-    shortest, longest = min(map(len, queues)), max(map(len, queues))
-    all_last = [queue[turn] for turn in range(shortest) for queue in stepped]
-    return all_last + [queue[turn] for turn in range(shortest, longest) for queue in queues if turn < len(queue)]
+    return [queues[taken[position % ordering.lanes]][position // ordering.lanes] for position in range(rows)]

@@ -210,10 +210,19 @@ class Digest:
         if not isinstance(told, Mapping) or told.get("penstock_digest") != FORMAT or not isinstance(told.get("plan"), Mapping):
             raise BadRequest(f"not a digest of penstock.DataLoader in format {FORMAT}: {str(told)[:200]}")
         try:
-            epochs = {int(epoch): [Progression(*map(_count, one)) for one in many] for epoch, many in told["epochs"]}
+            epochs: dict[int, list[Progression]] = {}
+            for epoch, many in told["epochs"]:
+                epochs.setdefault(_count(epoch), []).extend(_read(one) for one in many)
         except (TypeError, ValueError, KeyError):
             raise BadRequest(f"a digest whose epochs are no lists of (start, size, stride, times): {str(told.get('epochs'))[:200]}") from None
         return Digest(told["plan"], epochs)
+
+
+def _read(numbers: Sequence[object]) -> Progression:
+    one = Progression(*map(_count, numbers))
+    if one.start + max(one.times - 1, 0) * one.stride + one.size > 2**62:
+        raise ValueError(one)
+    return one
 
 
 def _count(value: object) -> int:

@@ -8,6 +8,7 @@ an epoch is entered, and processes start, with the first `next()`.
 from __future__ import annotations
 
 import importlib
+import logging
 import operator
 import time
 import warnings
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from ..transforms.base import Op
     from ..transforms.map import Map
     from .ledger import Digest
+
+
+_LOG = logging.getLogger("penstock")
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):
@@ -131,10 +135,11 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """
         _check(dataset, batch_size, output, sampler=sampler, batch_sampler=batch_sampler, collate_fn=collate_fn, context=multiprocessing_context)
         _check_spread(num_workers, prefetch_factor, pin_memory_device)
-        place = self.topology = detect(topology) if tickets is None else Topology(source="tickets")
+        self._placed, place = topology is not None, detect(topology) if tickets is None else Topology(source="tickets")
         self.tail = _tail_of(tail, drop_last, place.world_size)
         self.ordering = Ordering(_seed_of(seed, generator), bool(shuffle), window_shards or 0, lanes, epoch_samples or 0)
-        self.transforms, self.map, self.output = {} if transforms is None else transforms, map, output
+        self.topology, self.map, self.output = place, map, output
+        self.transforms = {} if transforms is None else transforms
         stream = stream_of(dataset, self.ordering)
         self.plan = Plan(rows=stream.positions, batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail, lanes=lanes)
         self._work = self._compiled(dataset)
@@ -194,9 +199,15 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         engine = make_engine(self._work, self._settings())
         place = self.topology
         self._ticketed: Any = None
+        if self.plan.world_size > 1 and self.ordering.lanes > self.plan.global_batch:
+            _LOG.warning(
+                "penstock: a global batch of %d has no position of each of %d lanes, so ranks read from all of them; fewer lanes would keep them apart",
+                self.plan.global_batch,
+                self.ordering.lanes,
+            )
         if tickets is not None:
-            if broadcast:
-                raise BadRequest("broadcast=True shares batches that are dealt, and tickets= draws them: leave one of them out")
+            if broadcast or self._placed:
+                raise BadRequest("topology= and broadcast= are about batches that are dealt, and tickets= draws them: leave one or the other out")
             drawing = importlib.import_module(".tickets", __package__)
             drawn = tickets if isinstance(tickets, drawing.Tickets) else drawing.Tickets(tickets)
             made: Engine = drawing.TicketEngine(engine, drawn, self._fingerprint().to_json())
@@ -245,6 +256,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         epoch = _integer("epoch", epoch)
         if epoch < 0:
             raise BadRequest(f"epoch {epoch}: epochs count from 0")
+        states.check_epoch(epoch, self.plan.rows)
         if self._resuming and epoch == self._standing.epoch:
             return
         self._resuming = False
@@ -256,7 +268,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         waiting = self._next_epoch is not None and not self._delivering
         progress = Progress(epoch=self._next_epoch or 0) if waiting else self._progress()
         saved = states.save(self._fingerprint(), progress)
-        return saved if self._ticketed is None else {**saved, "samples": 0, "tickets": self._ticketed.done(self.plan, progress.epoch)}
+        return saved if self._ticketed is None else {**saved, **self._ticketed.saved(self.plan, progress.epoch)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], accept: Collection[str] = ()) -> None:
         """Go on where a state was saved, on any number of ranks and workers and with any batch size.
@@ -269,11 +281,12 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         Raises:
             BadRequest: the state belongs to another dataset version, seed or order; the differences are named.
         """
-        self._standing = states.load(state_dict, self._fingerprint(), accept)
-        done = states.tickets_of(state_dict, self._standing, self.plan, drawn=self._ticketed is not None)
+        standing = states.load(state_dict, self._fingerprint(), accept)
+        done = states.tickets_of(state_dict, standing, self.plan, drawn=self._ticketed is not None)
         if self._ticketed is not None:
-            self._ticketed.begin_with(self._standing.epoch, done)
-            self._standing = self._standing._replace(samples=0)
+            self._ticketed.begin_with(standing.epoch, done)
+            standing = standing._replace(samples=0)
+        self._standing = standing
         self._resuming = True
         self._next_epoch = None
         self._delivering = False
@@ -286,10 +299,14 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def digest(self) -> Digest:
         """Return which positions of which epochs this loader has delivered since it was made, padding left out.
 
+        Of the ranks of a mesh that have the same batches the first says so, and the others' digests are empty.
+
         Those of all ranks, and of runs that followed one another, add up with `merge`; `plan_digest` says what they should come to.
         """
         ledger = importlib.import_module(".ledger", __package__)
         confirmed = None if self._ticketed is None else self._ticketed.confirmed
+        if not self.topology.first_of_its_group:
+            confirmed = {}  # another rank has the same batches, and tells of them
         entered = [(epoch, start, tally.batches) for epoch, start, tally in self._entered]
         found: Digest = ledger.Digest(self._fingerprint().to_json(), ledger.positions(self.plan, entered, confirmed))
         return found

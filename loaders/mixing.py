@@ -40,7 +40,7 @@ def shares(weights: Sequence[float], block: int = BLOCK) -> tuple[int, ...]:
         BadRequest: a weight is negative or no number, all are 0, or one is too small for a block.
     """
     given: Sequence[Any] = weights
-    if any(not isinstance(weight, (int, float)) or not 0 <= weight < float("inf") for weight in given) or not sum(weights) > 0:
+    if any(not isinstance(weight, (int, float)) or not 0 <= weight < float("inf") for weight in given) or not 0 < sum(weights) < float("inf"):
         raise BadRequest(f"weights {list(weights)} are not numbers of at least 0, of which one is more")
     exact = [weight / sum(weights) * block for weight in weights]
     counts = [int(share) for share in exact]
@@ -165,7 +165,7 @@ class Mix:
         return next(stretch for stretch in reversed(self._stretches) if stretch.first <= number)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def _dealt(counts: tuple[int, ...], key: int) -> Block:
     sources, turns = np.empty((2, sum(counts)), np.int64)
     _deal(np.array(counts, np.int64), sources, turns, key)

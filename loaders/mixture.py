@@ -29,7 +29,7 @@ Part = Dataset | TokenWindows | Packed
 
 Weights = Mapping[str, float]
 Stop = Literal["first", "all"]
-"""When an epoch of a mixture ends: once the first source was given whole, or once all were."""
+"""How long epochs of a mixture are: until in the first one the first source was given whole, or until all were."""
 
 
 @final
@@ -39,7 +39,7 @@ class Mixture:
     Attributes:
         sources: the datasets by name.
         names: the names, in order; `source_column` holds indices into them.
-        stop: when an epoch ends.
+        stop: how long an epoch is.
         block: positions over which proportions are exact.
         source_column: the name of a batch column (int64) that says where each row comes from, or None.
     """
@@ -59,8 +59,8 @@ class Mixture:
             sources: datasets, windows of tokens, packed sequences, or mixtures, by name; all with the same columns.
             weights: a number for each source, of which only the proportions count; by default the sources' sizes. Or a schedule: weights by the number
                 of samples seen from which on they count.
-            stop: `"first"`: an epoch ends with the sample that makes the first source complete; `"all"`: with the one that makes the last complete,
-                and smaller sources begin again meanwhile.
+            stop: how long an epoch is. `"first"`: the first one ends with the sample that makes the first source complete; `"all"`: with the one that makes
+                the last complete, and smaller sources begin again meanwhile. Later ones are as long, and go on where the one before ended.
             block: samples over which the proportions are exact.
             source_column: adds a column of that name to batches.
 
@@ -91,6 +91,10 @@ class Mixture:
                 raise BadRequest(f"source {name!r} of a Mixture is a {type(source).__name__}; it takes Dataset, TokenWindows, Packed and Mixture")
             if len(source) == 0:
                 raise BadRequest(f"source {name!r} of a Mixture, {source.path}, has no rows")
+            if isinstance(source, Mixture) and source.source_column is not None:
+                raise BadRequest(
+                    f"source {name!r} of a Mixture has source_column={source.source_column!r}: only the outer mixture adds one; leave it out there"
+                )
             if dict(source.fields) != dict(first.fields):
                 raise BadRequest(
                     f"source {name!r} of a Mixture has columns {dict(source.fields)}, and {self.names[0]!r} has {dict(first.fields)}: "

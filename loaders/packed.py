@@ -55,7 +55,8 @@ class Packed:
 
     A row holds `input_ids`, `position_ids`, `document_ids` (`[seq_len]` each) and `cu_seqlens`, int32 and ragged: where each document begins, from 0, and at
     last `seq_len`, as attention over documents of unlike length wants it. Positions count from 0 in each document, or piece of one. What no document
-    fills has `pad_id` as tokens, document -1, and is the last stretch of `cu_seqlens`.
+    fills has `pad_id` as tokens, document -1, and is the last stretch of `cu_seqlens`. With `labels` there are those too, int64: the next token of the same
+    document, and `labels` itself (-100, say) where there is none.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Packed:
         column: str | None = None,
         dtype: str | None = None,
         pad_id: int = 0,
+        labels: int | None = None,
     ) -> None:
         """Look at the blocks of a dataset.
 
@@ -78,6 +80,7 @@ class Packed:
             column: which column; may be left out when only one holds tokens.
             dtype: what tokens are delivered as, such as `"int64"`; the stored dtype without it.
             pad_id: the token behind the last document of a sequence.
+            labels: add a column of labels, with this number where a document has no next token; -100 is what torch's cross entropy leaves out.
 
         Raises:
             BadRequest: there is no such column or algorithm, or `dtype` cannot hold every stored token or `pad_id`, or `seq_len` is below 1.
@@ -92,6 +95,9 @@ class Packed:
         if type(pad_id) is not int or not np.iinfo(self.dtype).min <= pad_id <= np.iinfo(self.dtype).max:
             raise BadRequest(f"pad_id={pad_id!r} is no {self.dtype} token")
         self.pad_id = pad_id
+        if labels is not None and type(labels) is not int:
+            raise BadRequest(f"labels={labels!r} is no integer, such as -100")
+        self.labels = labels
         self._edges, self._rows = _windows(self.documents.firsts, self.seq_len, algorithm)
         self._plans: dict[int, _Plan] = {}
 
@@ -103,6 +109,7 @@ class Packed:
             "position_ids": Array((self.seq_len,), "int32"),
             "document_ids": Array((self.seq_len,), "int32"),
             "cu_seqlens": Tokens("int32"),
+            **({} if self.labels is None else {"labels": Array((self.seq_len,), "int64")}),
         }
         return MappingProxyType(sequence)
 
@@ -124,7 +131,17 @@ class Packed:
     @property
     def digest(self) -> str:
         """32 hex digits that name these sequences over these shards; a resume against others is refused by it."""
-        decides = ["packed", self.dataset.digest, self.documents.column, self.seq_len, self.algorithm, self.dtype, self.pad_id, packing.FORMAT]
+        decides = [
+            "packed",
+            self.dataset.digest,
+            self.documents.column,
+            self.seq_len,
+            self.algorithm,
+            self.dtype,
+            self.pad_id,
+            self.labels,
+            packing.FORMAT,
+        ]
         return xxhash.xxh3_128_hexdigest(json.dumps(decides).encode())
 
     @property
@@ -184,7 +201,12 @@ class Packed:
         if edges[-1] < self.seq_len:
             positions[edges[-1] :] = np.arange(self.seq_len - edges[-1], dtype=np.int32)
             edges.append(self.seq_len)
-        return {"input_ids": tokens, "position_ids": positions, "document_ids": documents, "cu_seqlens": np.array(edges, np.int32)}
+        row: dict[str, npt.NDArray[Any]] = {"input_ids": tokens, "position_ids": positions, "document_ids": documents}
+        if self.labels is not None:
+            row["labels"] = shifted = np.full(self.seq_len, self.labels, np.int64)
+            same = (documents[1:] == documents[:-1]) & (documents[1:] >= 0)
+            shifted[:-1][same] = tokens[1:][same]
+        return {**row, "cu_seqlens": np.array(edges, np.int32)}
 
     def _plan(self, window: int) -> _Plan:
         found = self._plans.get(window)

@@ -2,7 +2,7 @@
 
 Global batch k of an epoch that starts at position `start` holds positions [start + k * G, start + (k + 1) * G) with G = batch_size *
 world_size, and a rank takes its slice. Positions, not ranks, decide the order, so another world size, batch size or number of workers sees
-the same global sequence. `order` turns positions into rows. Cost: O(1) a step plus the rows of the batch.
+the same global sequence. `order` turns positions into rows. Cost: O(1) a step plus the rows of the batch, and O(lanes) where a global batch is no multiple of the lanes.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Plan:
     """The epoch of a dataset as a rule.
 
     Attributes:
-        rows: rows of the dataset.
+        rows: positions of an epoch: the rows of the dataset, unless it says otherwise.
         batch_size: rows of a full batch on one rank.
         rank: this rank.
         world_size: ranks that share the data.

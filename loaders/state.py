@@ -101,7 +101,18 @@ def load(saved: object, fingerprint: Fingerprint, accept: Collection[str] = ()) 
         raise BadRequest(
             f"the state holds epoch {epoch!r}, samples {samples!r}, under_way {under_way!r}, which is no place in epochs of {most} samples"
         )
+    check_epoch(epoch, most)
     return Progress(epoch=epoch, samples=samples, under_way=under_way)
+
+
+def check_epoch(epoch: int, positions: int) -> None:
+    """Refuse an epoch whose positions no 64-bit number counts.
+
+    Raises:
+        BadRequest: it is one.
+    """
+    if (epoch + 1) * max(positions, 1) > order.MAX_ROWS:
+        raise BadRequest(f"epoch {epoch} of {positions} samples each lies beyond sample 2**62, where a run ends")
 
 
 def tickets_of(saved: Mapping[str, Any], standing: Progress, plan: Plan, *, drawn: bool) -> list[tuple[int, int]]:
@@ -120,7 +131,9 @@ def tickets_of(saved: Mapping[str, Any], standing: Progress, plan: Plan, *, draw
                 f"the state stands at sample {standing.samples}, inside a ticket of {plan.batch_size}: resume it with a batch_size that divides it"
             )
         return [(0, min(whole + (rest > 0), plan.steps()) - 1)] if drawn and standing.samples else []
-    steps = plan.steps()
+    steps, size = plan.steps(), saved.get("ticket_rows")
+    if size != plan.batch_size:
+        raise BadRequest(f"the state holds tickets of {size!r} rows, and this loader has batch_size={plan.batch_size}: resume it with the same")
     good = isinstance(told, list) and all(isinstance(one, (list, tuple)) and len(one) == 2 for one in told)
     if not good or any(type(n) is not int for one in told for n in one) or any(not 0 <= first <= last < steps for first, last in told):
         raise BadRequest(f"the state holds tickets {str(told)[:100]}, which are no stretches of the {steps} of an epoch")

@@ -17,10 +17,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, final
+
+import xxhash
 
 from ..errors import BadRequest, StorageError
 from .engine import Delivered, Engine, RunSource
@@ -31,7 +34,9 @@ _LOG = logging.getLogger("penstock")
 BLOCK = 1024
 """Tickets that are counted together."""
 
-_DONE, _FREE = "done", "free"
+_DONE, _FREE = "done:", "free:"
+"""What values of tickets begin with that nobody holds; who wrote them stands behind, since a store only tells what stands there afterwards."""
+
 _POLL_S = 0.02
 _SLOWEST_POLL_S = 0.5
 
@@ -45,9 +50,10 @@ class Tickets:
 
         Args:
             store: a torch `TCPStore` that all consumers reach.
-            name: of the run in the store; runs of unlike names do not meet.
-            deadline_s: seconds after which a ticket that nobody confirmed is given to somebody else, and after which a consumer that makes no progress is not
-                waited for. More than any step takes.
+            name: of the run in the store; runs of unlike names do not meet. A run that goes back to a state in the same store wants another name, unless
+                torchrun started it again.
+            deadline_s: seconds after which a batch that was delivered and not confirmed is given to somebody else, and after which a consumer that makes no
+                progress is not waited for. More than any step takes.
             max_staleness: how many more batches than the slowest consumer one may have confirmed before its next draw waits; None for any number.
 
         Raises:
@@ -59,9 +65,11 @@ class Tickets:
             raise BadRequest(f"Tickets: deadline_s={deadline_s!r} is no number of seconds above 0")
         if max_staleness is not None and (type(max_staleness) is not int or max_staleness < 0):
             raise BadRequest(f"Tickets: max_staleness={max_staleness!r} is no integer of at least 0")
-        self._store, self._prefix = store, f"penstock/{name}/"
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store outlives its workers: each start has names of its own
+        self._store, self._name = store, f"penstock/{name}/{start}"
+        self._prefix = f"{self._name}/new/"
         self._deadline_s, self._most_ahead = deadline_s, max_staleness
-        self._own = uuid.uuid4().hex[:12]
+        self._own = uuid.uuid4().hex[:12] + ":"
         self._number = -1
         self._attempts = 0
         self._seen: dict[str, tuple[str, float]] = {}
@@ -75,10 +83,15 @@ class Tickets:
             return bytes(self._store.get(full)).decode()
 
     def _swap(self, key: str, before: str, after: str) -> bool:
-        """Put a value in another's place, "" for none; return whether it was that one that stood there."""
+        """Put a value that nobody else writes in another's place, "" for none; return whether it was that one that stood there."""
         with self._reaching():
             found = self._store.compare_set(self._prefix + key, before, after)
         return bytes(found).decode() == after
+
+    def _say(self, key: str, value: str) -> None:
+        """Put a value in the store."""
+        with self._reaching():
+            self._store.set(self._prefix + key, value)
 
     def _count(self, key: str, more: int) -> int:
         """Add to a counter; return what it is then."""
@@ -104,21 +117,23 @@ class Tickets:
         if self._number >= 0:
             return
         told = json.dumps(dict(plan), sort_keys=True)
-        if not self._swap("plan", "", told) and (there := self._told("plan")) != told:
-            have = json.loads(there)
+        if not self._swap("plan", "", told):
+            have = json.loads(self._told("plan"))
             unlike = [
                 f"{name} is {have.get(name)!r} there and {plan.get(name)!r} here" for name in {**have, **plan} if have.get(name) != plan.get(name)
             ]
-            raise BadRequest(f"the run in the store has another plan: {'; '.join(unlike)}")
+            raise BadRequest(
+                f"the run in the store has another plan: {'; '.join(unlike)}; give this one a name of its own with Tickets(store, name=...)"
+            )
         counts = [self._count(f"count/{number}", 0) for number in range(self._count("consumers", 0))]
         self._number = self._count("consumers", 1) - 1
-        self._count(f"count/{self._number}", min(counts, default=0))  # who comes late is not behind
+        self._count(f"count/{self._number}", max(counts, default=0))  # who comes late holds nobody up
 
     def leave(self) -> None:
         """Say that nobody has to wait for this consumer any more."""
         if self._number >= 0:
             with contextlib.suppress(StorageError):  # the store's owner may have gone first
-                self._swap(f"left/{self._number}", "", "yes")
+                self._say(f"left/{self._number}", "yes")
             self._number = -1
 
     def _unchanged_s(self, key: str, value: str) -> float:
@@ -144,7 +159,7 @@ class Tickets:
     def _ahead(self) -> int:
         counts = []
         for number in range(self._count("consumers", 0)):
-            if number == self._number or self._told(f"left/{number}"):
+            if number == self._number or self._told(f"left/{number}") or self._told(f"idle/{number}") == "yes":
                 continue
             count = self._count(f"count/{number}", 0)
             if self._unchanged_s(f"count/{number}", str(count)) < self._deadline_s:
@@ -161,7 +176,7 @@ class Tickets:
             number = self._count(f"{epoch}/next", 1) - 1
             if number >= tickets:
                 return None
-            if self._swap(f"{epoch}/t{number}", "", self._owner()):
+            if self._swap(f"{epoch}/t{number}", "", self._fresh_name(self._own)):
                 return number  # it may be done already: from a state that was loaded
 
     def overdue(self, epoch: int, tickets: int) -> int | None:
@@ -170,32 +185,39 @@ class Tickets:
         Raises:
             StorageError: the store does not answer.
         """
+        self._say(f"idle/{self._number}", "yes")  # nobody has to wait for who has nothing to do
         pause_s = _POLL_S
-        while True:
-            open_ones = self.unfinished(epoch, tickets)
-            if not open_ones:
-                return None
-            for number, owner in open_ones:
-                key = f"{epoch}/t{number}"
-                if (owner == _FREE or self._unchanged_s(key, owner) >= self._deadline_s) and self._swap(key, owner, self._owner()):
-                    return number
-            time.sleep(pause_s)  # ends: a ticket is confirmed, or overdue after the deadline
-            pause_s = min(pause_s * 1.5, _SLOWEST_POLL_S)
+        try:
+            while True:
+                open_ones = self.unfinished(epoch, tickets)
+                if not open_ones:
+                    return None
+                for number, owner in open_ones:
+                    key = f"{epoch}/t{number}"
+                    overdue = owner.startswith(_FREE) or self._unchanged_s(key, owner) >= self._deadline_s
+                    if overdue and self._swap(key, owner, self._fresh_name(self._own)):
+                        return number
+                time.sleep(pause_s)  # ends: a ticket is confirmed, or overdue after the deadline
+                pause_s = min(pause_s * 1.5, _SLOWEST_POLL_S)
+        finally:
+            self._say(f"idle/{self._number}", "no")
 
     def unfinished(self, epoch: int, tickets: int) -> list[tuple[int, str]]:
         """Return the tickets that are not done, and who has them; "" when nobody is known to."""
-        found = []
+        found, touched = [], max(self._count(f"{epoch}/next", 0), self._count(f"{epoch}/loaded", 0))
         for first in range(0, tickets, BLOCK):
             last = min(first + BLOCK, tickets)
             if self._count(f"{epoch}/b{first // BLOCK}", 0) >= last - first:
                 continue
-            told = [(number, self._told(f"{epoch}/t{number}")) for number in range(first, last)]
-            found += [one for one in told if one[1] != _DONE]
+            told = [(number, self._told(f"{epoch}/t{number}") if number < touched else "") for number in range(first, last)]
+            found += [one for one in told if not one[1].startswith(_DONE)]
         return found
 
-    def mine(self, epoch: int, number: int) -> bool:
-        """Return whether a ticket is still this consumer's."""
-        return self._told(f"{epoch}/t{number}").startswith(self._own)
+    def renew(self, epoch: int, number: int) -> bool:
+        """Begin a ticket's deadline anew; return False when it is not this consumer's any more."""
+        key = f"{epoch}/t{number}"
+        owner = self._told(key)
+        return owner.startswith(self._own) and self._swap(key, owner, self._fresh_name(self._own))
 
     def confirm(self, epoch: int, number: int) -> bool:
         """Say that a ticket is done; return False when it was given to somebody else meanwhile.
@@ -205,7 +227,7 @@ class Tickets:
         """
         key = f"{epoch}/t{number}"
         owner = self._told(key)
-        if not owner.startswith(self._own) or not self._swap(key, owner, _DONE):
+        if not owner.startswith(self._own) or not self._swap(key, owner, self._fresh_name(_DONE + self._own)):
             return False
         self._count(f"{epoch}/b{number // BLOCK}", 1)
         self._count(f"count/{self._number}", 1)
@@ -216,16 +238,33 @@ class Tickets:
         key = f"{epoch}/t{number}"
         owner = self._told(key)
         if owner.startswith(self._own):
-            self._swap(key, owner, _FREE)
+            self._swap(key, owner, self._fresh_name(_FREE + self._own))
 
-    def mark_done(self, epoch: int, number: int) -> None:
-        """Note a ticket that was done before a state was saved."""
-        if self._swap(f"{epoch}/t{number}", "", _DONE):
-            self._count(f"{epoch}/b{number // BLOCK}", 1)
+    def begin_with(self, epoch: int, done: Sequence[tuple[int, int]]) -> None:
+        """Note tickets that were done before a state was saved, as first and last of each stretch, unless somebody has.
 
-    def _owner(self) -> str:
+        Raises:
+            StorageError: the store does not answer.
+        """
+        if not done or self._told(f"{epoch}/begun"):
+            return
+        last = max(end for _, end in done) + 1
+        self._count(f"{epoch}/loaded", max(last - self._count(f"{epoch}/loaded", 0), 0))
+        for first, end in done:
+            for number in range(first, end + 1):
+                if self._swap(f"{epoch}/t{number}", "", self._fresh_name(_DONE + self._own)):
+                    self._count(f"{epoch}/b{number // BLOCK}", 1)
+        self._say(f"{epoch}/begun", "yes")
+
+    def generation(self, name: str) -> None:
+        """Go on under another name in the store: that of a state that was loaded, which all that loaded it share."""
+        self.leave()
+        self._prefix = f"{self._name}/{name}/"
+
+    def _fresh_name(self, begin: str) -> str:
+        """Return a value that nobody writes twice."""
         self._attempts += 1
-        return f"{self._own}:{self._attempts}"
+        return f"{begin}{self._attempts}"
 
 
 @final
@@ -243,7 +282,7 @@ class TicketRuns:
 
     def get(self, number: int, *, wait: bool) -> Run | None:
         """Return batch `number` of those that this consumer gets; None when there is none, or, without `wait`, when one would have to be waited for."""
-        if wait:
+        if wait and not (self._none_fresh and len(self.drawn) <= number):
             self._tickets.wait_for_the_slowest()
         while len(self.drawn) <= number:
             ticket = None if self._none_fresh else self._tickets.fresh(self._epoch, self._count)
@@ -264,7 +303,7 @@ class TicketEngine(Engine):
         """Note what all consumers of the run must share; nothing is drawn before an epoch is entered."""
         self._inner, self._tickets, self._shared = inner, tickets, dict(plan)
         self._held: tuple[int, int] | None = None
-        self._before: dict[int, list[tuple[int, int]]] = {}
+        self._before: tuple[int, list[tuple[int, int]]] | None = None
         self.confirmed: dict[int, list[int]] = {}
         """The tickets of each epoch that this consumer has confirmed."""
 
@@ -276,16 +315,16 @@ class TicketEngine(Engine):
             StorageError: the store does not answer.
         """
         self._tickets.join({**self._shared, "batch_size": plan.batch_size})
-        for first, last in self._before.pop(epoch, ()):
-            for number in range(first, last + 1):
-                self._tickets.mark_done(epoch, number)
+        if self._before is not None and self._before[0] == epoch:
+            self._tickets.begin_with(*self._before)
+        self._before = None
         drawn = TicketRuns(self._tickets, plan, epoch)
         source = self._inner.epoch(plan, epoch, 0, drawn)
         finished = 0
         try:
             for number, made in enumerate(source):
                 ticket = drawn.drawn[number]
-                if self._tickets.mine(epoch, ticket):
+                if self._tickets.renew(epoch, ticket):
                     self._held = (epoch, ticket)
                     yield made
                     self.confirm()
@@ -313,10 +352,8 @@ class TicketEngine(Engine):
 
     def done(self, plan: Plan, epoch: int) -> list[list[int]]:
         """Return the tickets of an epoch that are done, whoever had them, as first and last of each stretch."""
-        waiting = self._before.get(epoch)
-        if waiting is not None:
-            return [list(stretch) for stretch in waiting]
-        self._tickets.join({**self._shared, "batch_size": plan.batch_size})
+        if self._before is not None and self._before[0] == epoch:
+            return [list(stretch) for stretch in self._before[1]]
         found, first, count = [], 0, plan.steps()
         for number, _ in [*self._tickets.unfinished(epoch, count), (count, "")]:
             if first < number:
@@ -324,9 +361,14 @@ class TicketEngine(Engine):
             first = number + 1
         return found
 
+    def saved(self, plan: Plan, epoch: int) -> dict[str, Any]:
+        """Return what a state holds of an epoch's tickets."""
+        return {"samples": 0, "tickets": self.done(plan, epoch), "ticket_rows": plan.batch_size}
+
     def begin_with(self, epoch: int, done: Sequence[tuple[int, int]]) -> None:
         """Note what was done of an epoch before; the store is told when it is entered."""
-        self._before = {epoch: list(done)}
+        self._before = (epoch, list(done))
+        self._tickets.generation(xxhash.xxh3_64_hexdigest(json.dumps([epoch, [list(stretch) for stretch in done]]).encode()))
 
     def close(self) -> None:
         """Leave the run, and end what the inner engine keeps."""

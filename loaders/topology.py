@@ -61,6 +61,11 @@ class Topology:
     mesh: Any = field(default=None, compare=False, repr=False)
     same: tuple[str, ...] = ()
 
+    @property
+    def first_of_its_group(self) -> bool:
+        """Whether this process has the first place among those that have the same batches."""
+        return self.mesh is None or not any(self.mesh.get_local_rank(name) for name in self.same)
+
     def __str__(self) -> str:
         """Return the place in words."""
         part = f", part {self.context_rank} of {self.context_size} of each sequence" if self.context_size > 1 else ""
@@ -70,6 +75,8 @@ class Topology:
         """Refuse numbers that are no place."""
         if self.world_size < 1 or not 0 <= self.rank < self.world_size:
             raise BadRequest(f"topology ({self.source}): rank {self.rank} of world size {self.world_size}; rank must be in [0, world size)")
+        if self.context_size < 1 or not 0 <= self.context_rank < self.context_size:
+            raise BadRequest(f"topology ({self.source}): part {self.context_rank} of {self.context_size} of each sequence; parts count from 0")
 
     @staticmethod
     def of_mesh(mesh: Any, data: Sequence[str] | None = None, context: Sequence[str] | None = None) -> Topology:

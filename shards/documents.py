@@ -156,7 +156,10 @@ def wide_enough(dtype: str | None, stored: str, column: str) -> str:
     Raises:
         BadRequest: it cannot hold every stored token.
     """
-    made = stored if dtype is None else dtype
-    if not np.can_cast(stored, made, "safe"):
-        raise BadRequest(f"dtype={dtype!r} cannot hold every {stored} token of column {column!r}; use a wider one, such as 'int64'")
-    return made
+    try:
+        made = np.dtype(stored if dtype is None else dtype)
+    except TypeError:
+        made = np.dtype("V1")
+    if made.kind not in "iu" or not np.can_cast(stored, made, "safe"):
+        raise BadRequest(f"dtype={dtype!r} cannot hold every {stored} token of column {column!r}; use a wider integer, such as 'int64'")
+    return str(made.name)

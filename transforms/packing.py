@@ -32,7 +32,7 @@ FILL = 0.98
 
 _WORD = 63
 _best_fit = Kernel("transforms.packing_kernel", "best_fit", "void(i8[:] i8[:] i8[:] i8[:] i8[:] i8[:])")
-_first_fit = Kernel("transforms.packing_kernel", "first_fit", "void(i8[:] i8[:] i8[:])")
+_first_fit = Kernel("transforms.packing_kernel", "first_fit", "void(i8[:] i8[:] i8[:] i8[:])")
 
 
 class Pieces(NamedTuple):
@@ -78,7 +78,7 @@ def pack(lengths: Longs, seq_len: int, algorithm: Algorithm) -> Pieces:
         heads, others = np.empty(seq_len + 1, np.int64), np.empty(count, np.int64)
         _best_fit(sizes, bins, rooms, heads, others, np.zeros(seq_len // _WORD + 1, np.int64))
     else:
-        _first_fit(sizes, bins, rooms)
+        _first_fit(sizes, bins, rooms, np.empty(2 << max(count - 1, 0).bit_length(), np.int64))
     whole = bins >= 0
     rest = _split(documents[~whole], starts[~whole], sizes[~whole], rooms)
     bins, documents, starts, sizes = (

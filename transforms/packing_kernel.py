@@ -68,15 +68,33 @@ def best_fit(lengths: Any, bins: Any, rooms: Any, heads: Any, others: Any, words
 
 
 @numba.njit
-def first_fit(lengths: Any, bins: Any, rooms: Any) -> None:
-    """Put each piece into the first bin that holds it; -1 for pieces that fit nowhere."""
-    first = 0
+def first_fit(lengths: Any, bins: Any, rooms: Any, tree: Any) -> None:
+    """Put each piece into the first bin that holds it; -1 for pieces that fit nowhere.
+
+    Args:
+        lengths: of the pieces, in the order in which they are placed.
+        bins: filled with the bin of each.
+        rooms: room of each bin; kept up.
+        tree: scratch, twice as many as the smallest power of two that is no less than the bins: the largest room below each node; the root is 1.
+    """
+    leaves = tree.size // 2
+    tree[:] = -1
+    for number in range(rooms.size):
+        tree[leaves + number] = rooms[number]
+    for node in range(leaves - 1, 0, -1):
+        tree[node] = max(tree[2 * node], tree[2 * node + 1])
     for piece in range(lengths.size):
-        while first < rooms.size and rooms[first] == 0:
-            first += 1
         bins[piece] = -1
-        for number in range(first, rooms.size):
-            if rooms[number] >= lengths[piece]:
-                rooms[number] -= lengths[piece]
-                bins[piece] = number
-                break
+        if tree[1] < lengths[piece]:
+            continue
+        node = 1
+        while node < leaves:
+            node *= 2
+            if tree[node] < lengths[piece]:
+                node += 1
+        bins[piece] = node - leaves
+        rooms[node - leaves] -= lengths[piece]
+        tree[node] = rooms[node - leaves]
+        while node > 1:
+            node //= 2
+            tree[node] = max(tree[2 * node], tree[2 * node + 1])

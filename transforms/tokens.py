@@ -1,7 +1,7 @@
 """Ops on sequences of tokens: labels one token ahead, masking as BERT has it; and `From`, which lets a new column begin with another one's values.
 
-Draws are keyed by the sample and the op's place in its chain, so the chain of the masked tokens and that of their labels, each with its op first, mask the
-same tokens: `{"input_ids": [mask], "labels": [From("input_ids"), mask.labels()]}`.
+Masking draws by the sample alone, wherever the ops stand in their chains, so the chain of the masked tokens and that of their labels choose the same tokens:
+`{"input_ids": [mask], "labels": [From("input_ids"), Cast("int64"), mask.labels()]}`.
 """
 
 # ruff: noqa: ARG002 - every op has the contract's signature, whether it needs the spec and the draws or not
@@ -18,6 +18,9 @@ import numpy.typing as npt
 from ..errors import BadRequest
 from .base import Array, Given, Op, Ragged, Spec
 from .random import Random
+
+_DRAWS = 0xFFFFFFFE
+"""The op number of masking: one for all, and no chain is so long."""
 
 _MASKED, _REPLACED = 0.8, 0.9
 """Of the chosen tokens 80 % become the mask, 10 % a random token, and 10 % stay (Devlin et al., "BERT", NAACL 2019, section 3.1)."""
@@ -115,6 +118,7 @@ class MaskTokens(Op):
 
     def apply(self, value: Array, given: Given, rng: Random) -> Array:
         """Draw three numbers a token: whether it is chosen, what becomes of it, and another token."""
+        rng = rng.op(_DRAWS)
         chosen = _chosen(value, self.p, self.special_ids, rng)
         fate = _unit(rng.words(value.size))
         another = (rng.words(value.size) >> np.uint64(32)) * np.uint64(self.vocab_size) >> np.uint64(32)
@@ -152,7 +156,7 @@ class MaskLabels(Op):
 
     def apply(self, value: Array, given: Given, rng: Random) -> Array:
         """Keep the chosen ones."""
-        return np.asarray(np.where(_chosen(value, self.p, self.special_ids, rng), value, value.dtype.type(self.ignore_index)))
+        return np.asarray(np.where(_chosen(value, self.p, self.special_ids, rng.op(_DRAWS)), value, value.dtype.type(self.ignore_index)))
 
 
 def _check_choice(op: str, p: Any, special_ids: Any) -> None:

@@ -143,6 +143,17 @@ def test_what_cannot_be_tokenized_is_refused(tokenizer: Path, table: Path, tmp_p
             ps.convert(source, tmp_path / "out", workers=0, **options)  # type: ignore[arg-type]
 
 
+def test_rows_that_the_tokenizer_refuses_are_set_aside(tmp_path: Path) -> None:
+    """A vocabulary without a token for the unknown refuses rows with other words: those are quarantined, and the rest is kept."""
+    made = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "small.json"))
+    pq.write_table(pa.table({"text": ["a b", "a c", "b"]}), tmp_path / "some.parquet")
+    report = ps.convert(tmp_path / "some.parquet", tmp_path / "out", tokenize=str(tmp_path / "small.json"), workers=0, max_bad=1)
+    assert report.rows_set_aside == 1
+    assert tokens(tmp_path / "out") == [[0, 1], [1]]
+
+
 def test_a_large_vocabulary_takes_wider_tokens(tmp_path: Path) -> None:
     """Above 65,536 tokens they are 32 bits wide."""
     words = {f"w{n}": n for n in range(70_000)}

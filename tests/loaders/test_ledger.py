@@ -120,6 +120,10 @@ def test_digests_of_other_plans_and_garbage_are_refused() -> None:
     ):
         with pytest.raises(BadRequest, match="digest"):
             Digest.from_json(wrong)
+    twice = Digest.from_json({**good, "epochs": [[0, [[0, 5, 5, 1]]], [0, [[5, 5, 5, 1]]]]})
+    assert twice.samples(0) == 10
+    with pytest.raises(BadRequest, match="no lists of"):
+        Digest.from_json({**good, "epochs": [[0, [[2**62 - 1, 1, 2**62 - 1, 8]]]]})
     huge = Digest({"seed": 1}, {0: [Progression(0, 1, 2, 2**60)]})
     with pytest.raises(BadRequest, match="too many stretches to compare"):
         huge.differences(Digest.from_json(good))

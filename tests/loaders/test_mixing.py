@@ -84,6 +84,7 @@ def test_golden_mixture() -> None:
     [
         ([1, -1], 1000, "not numbers of at least 0"),
         ([0, 0], 1000, "not numbers of at least 0"),
+        ([1e308, 1e308], 1000, "not numbers of at least 0"),
         ([float("nan"), 1], 1000, "not numbers of at least 0"),
         ([1, 0.0001], 1000, "less than one sample in a block of 1000"),
         ([1], 0, "block=0"),

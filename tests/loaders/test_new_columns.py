@@ -50,7 +50,7 @@ def test_masked_tokens_and_their_labels_agree(documents: ps.Dataset, source: str
     """Where a label stands a token was chosen, elsewhere the token is as it was; over windows, and over documents of any length."""
     data: Any = ps.TokenWindows(documents, 50, dtype="int64") if source == "windows" else documents
     first = [] if source == "windows" else [T.Cast("int64")]
-    ops = {"masked": [T.From("tokens"), *first, MASK], "labels": [T.From("tokens"), *first, MASK.labels()]}
+    ops = {"masked": [T.From("tokens"), *first, MASK], "labels": [T.From("tokens"), T.Cast("int32"), *first, MASK.labels()]}
     hidden = chosen = 0
     for batch in ps.DataLoader(data, batch_size=32, shuffle=True, num_workers=workers, transforms=ops, output="numpy"):
         tokens, masked, labels = ((batch[n].values if source == "documents" else batch[n].reshape(-1)) for n in ("tokens", "masked", "labels"))

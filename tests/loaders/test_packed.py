@@ -113,6 +113,19 @@ def test_rows_by_number_and_by_shard(documents: Callable[[str], ps.Dataset]) -> 
     assert starts.size == len(packed.dataset.manifest.shards) + 1
 
 
+def test_labels_end_with_their_document(documents: Callable[[str], ps.Dataset]) -> None:
+    """With labels each token's is the next one of its document; the last of each, and padding, have the number that was asked for."""
+    packed = ps.Packed(documents("arrow"), 64, labels=-100)
+    for batch in ps.DataLoader(packed, 16, shuffle=True, output="numpy"):
+        for tokens, owners, labels in zip(batch["input_ids"], batch["document_ids"], batch["labels"], strict=True):
+            expected = [
+                int(tokens[place + 1]) if place < 63 and owners[place] >= 0 and owners[place] == owners[place + 1] else -100 for place in range(64)
+            ]
+            assert labels.tolist() == expected
+    with pytest.raises(BadRequest, match="labels='0'"):
+        ps.Packed(documents("arrow"), 64, labels="0")  # type: ignore[arg-type]
+
+
 def test_packed_sequences_mix(documents: Callable[[str], ps.Dataset]) -> None:
     """Packed sequences of two datasets are mixed in their proportions."""
     sources = {kind: ps.Packed(documents(kind), 64) for kind in ("arrow", "tar")}
@@ -144,6 +157,8 @@ def test_what_cannot_be_packed_is_refused(documents: Callable[[str], ps.Dataset]
         ((tokens, 0), {}, "seq_len=0"),
         ((tokens, 10, "worst_fit"), {}, "algorithm='worst_fit'"),
         ((tokens, 10), {"dtype": "int16"}, "cannot hold every int32 token"),
+        ((tokens, 10), {"dtype": "float64"}, "cannot hold every int32 token"),
+        ((tokens, 10), {"dtype": "words"}, "cannot hold every int32 token"),
         ((tokens, 10), {"pad_id": 2**40}, "pad_id="),
         (([1], 10), {}, "not over list"),
     ):

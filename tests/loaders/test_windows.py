@@ -53,7 +53,7 @@ def test_a_block_that_changed_is_refused(tmp_path: Path, changed: int) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 3000), st.sampled_from([None, "int64", "int32", "float64"]), st.data())
+@given(st.integers(1, 3000), st.sampled_from([None, "int64", "int32", "uint64"]), st.data())
 def test_the_kernel_is_the_slow_way(documents: ps.Dataset, seq_len: int, dtype: str | None, data: st.DataObject) -> None:
     """Windows of any length, in any order and in every dtype, also in those that no kernel is made for."""
     windows = ps.TokenWindows(documents, seq_len, dtype=dtype)

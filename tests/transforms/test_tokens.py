@@ -37,7 +37,7 @@ def test_labels_are_one_token_ahead() -> None:
 def test_masking_draws_as_the_generator_says(key: int, sample: int, length: int) -> None:
     """The vector of draws is the generator's, one by one: first which are chosen, then what becomes of each, then the other tokens."""
     value = np.random.default_rng(length).integers(0, 100, length)
-    rng = Random(key, sample, 3)
+    rng = Random(key, sample, 0xFFFFFFFE)
     wanted = chosen(value, 0.3, (7, 8), rng)
     fates = [rng.uniform() for _ in range(length)]
     others = [(rng.bits() >> 32) * 100 >> 32 for _ in range(length)]
@@ -47,7 +47,7 @@ def test_masking_draws_as_the_generator_says(key: int, sample: int, length: int)
     ]
     op = T.MaskTokens(999, 100, p=0.3, special_ids=(7, 8))
     assert op.apply(value, SEQUENCE, Random(key, sample, 3)).tolist() == expected
-    labels = op.labels().apply(value, SEQUENCE, Random(key, sample, 3)).tolist()
+    labels = op.labels().apply(value, SEQUENCE, Random(key, sample, 1)).tolist()
     assert labels == [token if hit else -100 for token, hit in zip(value.tolist(), wanted, strict=True)]
 
 
