@@ -37,7 +37,7 @@ def test_every_option_reaches_the_library(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(command, "run", noted)
     text = "--format tar --shard-size 1MB --workers 3 --shuffle -5 --split a=0.5 --split b=50% --split-key user --resize-short 9 --max-pixels 8"
-    more = "--reencode webp:7 --max-bad 1% --overwrite --check header --from csv --quiet"
+    more = "--reencode webp:7 --max-bad 1% --overwrite --check header --from csv --quiet --tokenize t.json --text-column body --end-token E --no-special-tokens"
     told = run("convert", "src", "dst", *text.split(), *more.split(), "--columns", " a, b ,")
     assert (told.exit_code, told.stdout) == (0, "report\n"), told.stderr
     assert seen == {
@@ -52,6 +52,10 @@ def test_every_option_reaches_the_library(monkeypatch: pytest.MonkeyPatch) -> No
         "max_pixels": 8,
         "reencode": "webp:7",
         "columns": ["a", "b"],
+        "tokenize": "t.json",
+        "text_column": "body",
+        "end_token": "E",
+        "special_tokens": False,
         "max_bad": "1%",
         "append": False,
         "overwrite": True,

@@ -18,7 +18,7 @@ import torch
 import penstock as ps
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 from itertools import islice
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -35,6 +35,8 @@ else:
     told = [batch["label"].tolist() for batch in loader]
 print(json.dumps(told))
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # torch's threads are not always gone by the end of the interpreter, which then calls std::terminate
 """
 
 

@@ -21,7 +21,7 @@ from penstock.loaders.shared import Channel, PartEngine, ReceivingEngine
 from penstock.loaders.topology import Topology, detect
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 import penstock as ps
@@ -51,6 +51,8 @@ except ps.BadData as error:
     told["error"] = [error.shard, error.row, error.field]
 print(json.dumps(told))
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # torch's threads are not always gone by the end of the interpreter, which then calls std::terminate
 """
 
 

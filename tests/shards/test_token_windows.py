@@ -88,7 +88,7 @@ def test_the_digest_names_what_decides_them(tmp_path: Path) -> None:
         (4, {"column": "x"}, "column='x'"),
         (4, {"dtype": "uint8"}, "dtype='uint8' cannot hold every uint16 token"),
         (4, {"dtype": "int16"}, "cannot hold"),
-        (4, {"dtype": "text"}, "'text' cannot be stored"),
+        (4, {"dtype": "text"}, "dtype='text' cannot hold every uint16 token"),
     ],
 )
 def test_bad_requests_are_named(tmp_path: Path, seq_len: object, options: dict[str, object], message: str) -> None:
