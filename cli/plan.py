@@ -13,7 +13,6 @@ import typer
 
 from ..errors import BadRequest
 from ..loaders.law import Ordering, Stream
-from ..loaders.mixture import MixedStream, stream_of
 from ..loaders.plan import Plan, Tail, default_tail
 from ..shards.dataset import Dataset
 from .tables import console, table
@@ -53,7 +52,8 @@ def plan(
     dataset = Dataset(path, version=version)
     kept: Tail = tail or default_tail(drop_last=False, world_size=world_size)  # type: ignore[assignment]  # one of the three, as was just checked
     ordering = Ordering(seed, shuffle, window_shards, lanes, epoch_samples)
-    stream = stream_of(dataset, ordering)
+    ordering.check()
+    stream = Stream(ordering, dataset.starts)
     rule = Plan(rows=stream.positions, batch_size=batch_size, rank=rank or 0, world_size=world_size, tail=kept, lanes=lanes)
     told: dict[str, Any] = {"version": dataset.version, "digest": dataset.digest, "batch_size": batch_size, "world_size": world_size, "tail": kept}
     told |= {"rows": len(dataset), **ordering.to_json(), "epoch": epoch, "start": start}
@@ -72,7 +72,7 @@ def plan(
         _show_sample(told)
 
 
-def _batch(rule: Plan, stream: Stream | MixedStream, epoch: int, rank: int, step: int, start: int) -> dict[str, Any]:
+def _batch(rule: Plan, stream: Stream, epoch: int, rank: int, step: int, start: int) -> dict[str, Any]:
     """Return what one rank is given at a step."""
     own = replace(rule, rank=rank)
     steps = own.steps(start)
@@ -82,8 +82,8 @@ def _batch(rule: Plan, stream: Stream | MixedStream, epoch: int, rank: int, step
     positions = run.positions()
     return {
         "rank": rank,
-        "first": int(positions[0]) if positions.size else run.start,
-        "last": int(positions[-1]) if positions.size else run.start - 1,
+        "first": int(positions.min()) if positions.size else run.start,
+        "last": int(positions.max()) if positions.size else run.start - 1,
         "padding": int((positions >= rule.rows).sum()),
         "samples": stream.draw(epoch, positions % rule.rows).rows.tolist(),
     }

@@ -17,7 +17,8 @@ import torch.distributed as dist
 
 from ..errors import BadRequest
 from .batch import Batch, Ragged
-from .shared import Channel, rebuilt
+from .faults import rebuild
+from .shared import Channel
 from .slots import Output
 
 _BATCH, _ERROR = 0, 1
@@ -91,7 +92,7 @@ class MeshChannel(Channel):
         if header[0] == _ERROR:
             text = np.empty(int(header[1]), np.uint8)
             self._send(text)
-            raise rebuilt(json.loads(text.tobytes()))
+            raise rebuild(json.loads(text.tobytes()))
         rows, sizes = int(header[1]), dict(zip(ragged, header[2:].tolist(), strict=True))
         found: Batch = {}
         for name, output in self._outputs.items():

@@ -60,7 +60,7 @@ class Filler:
         self._placed = [name for name in self._fixed if name not in self._gathered]
         self._locates = len(self._gathered) < len(fields) or len(self._derived) < _new_columns(work)
         self._decodes = work.steps is not None and work.steps.decodes
-        self._looked_at_bytes = 0.0
+        self._looked_at_bytes, self._row_bytes = 0.0, stored_row_bytes(work.dataset)
 
     def fill(self, epoch: int, positions: npt.NDArray[np.int64], sink: Sink) -> WorkTimes:
         """Fill the rows at these positions of `epoch`; positions past the end wrap to the beginning as padding.
@@ -124,7 +124,7 @@ class Filler:
 
     def _looked_at(self, rows: int) -> None:
         """Keep the resident set of a process that decodes from growing to the size of the dataset."""
-        self._looked_at_bytes += stored_row_bytes(self._work.dataset) * rows
+        self._looked_at_bytes += self._row_bytes * rows
         if self._looked_at_bytes >= _PAGES_BYTES:
             self._looked_at_bytes = 0.0
             let_go_of_pages(self._work.dataset)

@@ -151,7 +151,7 @@ class _Pass:
 
 @final
 class WindowedLaw:
-    """Shards permuted, dealt to lanes, and rows permuted inside windows of them."""
+    """Shards permuted and cut into lanes, and rows permuted inside windows of them."""
 
     def __init__(self, starts: Rows, ordering: Ordering) -> None:
         """Note the first row of each shard and, last, how many rows there are."""

@@ -125,7 +125,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             sequence: the columns of which context-parallel ranks get a part each; by default those as long as `TokenWindows` and `Packed` make them.
             tickets: a `Tickets`, or a torch `TCPStore`: batches are drawn from it by consumers of unlike speed that come and go, and each is confirmed once.
             window_shards: permute the shards, and rows only within so many neighbours among them: what must be near when shards are far away.
-            lanes: deal the permuted shards to so many lanes, and take one row of each in turn.
+            lanes: cut the permuted shards, end to end, into so many lanes of equally many rows, and take one row of each in turn.
             epoch_samples: samples of an epoch over all ranks; an epoch then begins where the one before ended, in one pass over the data after the other.
             output: `"torch"` tensors or `"numpy"` arrays, both in the memory they were written to.
 
@@ -135,7 +135,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """
         _check(dataset, batch_size, output, sampler=sampler, batch_sampler=batch_sampler, collate_fn=collate_fn, context=multiprocessing_context)
         _check_spread(num_workers, prefetch_factor, pin_memory_device)
-        self._placed, place = topology is not None, detect(topology) if tickets is None else Topology(source="tickets")
+        place = _place_of(topology, tickets, broadcast)
         self.tail = _tail_of(tail, drop_last, place.world_size)
         self.ordering = Ordering(_seed_of(seed, generator), bool(shuffle), window_shards or 0, lanes, epoch_samples or 0)
         self.topology, self.map, self.output = place, map, output
@@ -206,8 +206,6 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
                 self.ordering.lanes,
             )
         if tickets is not None:
-            if broadcast or self._placed:
-                raise BadRequest("topology= and broadcast= are about batches that are dealt, and tickets= draws them: leave one or the other out")
             drawing = importlib.import_module(".tickets", __package__)
             drawn = tickets if isinstance(tickets, drawing.Tickets) else drawing.Tickets(tickets)
             made: Engine = drawing.TicketEngine(engine, drawn, self._fingerprint().to_json())
@@ -423,6 +421,14 @@ class BatchIterator(Iterator[Batch]):
 def _tensor(array: Any, pin: bool) -> torch.Tensor:
     tensor = torch.from_numpy(array)
     return tensor.pin_memory() if pin else tensor
+
+
+def _place_of(topology: Any, tickets: Any, broadcast: bool) -> Topology:
+    if tickets is None:
+        return detect(topology)
+    if broadcast or topology is not None:
+        raise BadRequest("topology= and broadcast= are about batches that are dealt, and tickets= draws them: leave one or the other out")
+    return Topology(source="tickets")
 
 
 def _tail_of(tail: Tail | None, drop_last: bool, world_size: int) -> Tail:

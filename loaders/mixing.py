@@ -5,7 +5,7 @@ decide. So a position's source is found from its block alone, and its place in t
 source's share, and how often the source came before in the block. Weights that change do so at the beginning of a block.
 
 The order in a block is a shuffle by Fisher and Yates over SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA
-2014). Cost: a block of 1,000 takes some 10 us once; nothing grows with the number of samples. `deal_reference` is the slow, obvious statement.
+2014). Cost (`benchmarks/order_cost.py`): a block of 1,000 takes some 25 us once; nothing grows with the number of samples. `deal_reference` is the slow, obvious statement.
 
 Refused: drawing each position's source at random, whose shares are right on average only, and whose counts must be remembered to go on.
 """

@@ -20,7 +20,7 @@ from ..fields import Field
 from ..shards.dataset import Dataset
 from ..shards.windows import TokenWindows
 from .law import Drawn, Ordering, Stream
-from .mixing import BLOCK, Mix
+from .mixing import BLOCK, Mix, shares
 from .packed import Packed
 
 Rows = npt.NDArray[np.int64]
@@ -135,7 +135,7 @@ class Mixture:
     def digest(self) -> str:
         """32 hex digits that name the sources at their versions, their order and their weights; a resume against others is refused by it."""
         decides = ["mixture", [[name, source.digest] for name, source in self.sources.items()]]
-        told = [*decides, [[begin, *weights] for begin, weights in sorted(self.schedule.items())], self.stop, self.block]
+        told = [*decides, [[begin, *shares(weights, self.block)] for begin, weights in sorted(self.schedule.items())], self.stop, self.block]
         return xxhash.xxh3_128_hexdigest(json.dumps(told).encode())
 
     def __len__(self) -> int:

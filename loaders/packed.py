@@ -4,25 +4,23 @@ Blocks of the dataset that follow one another make a window of some 256 sequence
 (`packing.sequences`), so rows are counted and found without a look at documents; a window's plan is made when one of its rows is asked for, from the
 lengths of its documents, and kept for a while. So opening costs what looking at the blocks costs, and any process plans any window alike.
 
-Cost: a row copies its tokens, some 20 us at 4,096; a plan takes a fifth of a millisecond, and 30 KB while it is kept.
+Cost (`benchmarks/order_cost.py`): a row some 40 us at 4,096 tokens; a plan of 3,000 documents under a millisecond, and 120 KB while it is kept.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from ..errors import BadRequest
 from ..fields import Array, Field, Tokens
 from ..shards.columns import Column, FixedColumn, RaggedColumn
 from ..shards.dataset import Dataset
-from ..shards.documents import Documents, sequence_length, wide_enough
+from ..shards.documents import DocumentRows, Documents, sequence_length, wide_enough
 from ..transforms import packing
 from .lookup import Place
 
@@ -41,16 +39,16 @@ class _Plan(NamedTuple):
     Attributes:
         pieces: what stands in each sequence.
         blocks: the block that each document is in.
-        offsets: its first token among the block's.
+        numbers: its number there.
     """
 
     pieces: packing.Pieces
     blocks: Longs
-    offsets: Longs
+    numbers: Longs
 
 
 @final
-class Packed:
+class Packed(DocumentRows):
     """Sequences by number: `len(packed)`, `packed[5]`, and, in a `penstock.DataLoader`, batches.
 
     A row holds `input_ids`, `position_ids`, `document_ids` (`[seq_len]` each) and `cu_seqlens`, int32 and ragged: where each document begins, from 0, and at
@@ -58,6 +56,8 @@ class Packed:
     fills has `pad_id` as tokens, document -1, and is the last stretch of `cu_seqlens`. With `labels` there are those too, int64: the next token of the same
     document, and `labels` itself (-100, say) where there is none.
     """
+
+    noun = "sequence"
 
     def __init__(
         self,
@@ -113,36 +113,9 @@ class Packed:
         }
         return MappingProxyType(sequence)
 
-    @property
-    def dataset(self) -> Dataset:
-        """The dataset."""
-        return self.documents.dataset
-
-    @property
-    def path(self) -> str:
-        """The dataset's."""
-        return self.dataset.path
-
-    @property
-    def version(self) -> int:
-        """The dataset's pinned version."""
-        return self.dataset.version
-
-    @property
-    def digest(self) -> str:
-        """32 hex digits that name these sequences over these shards; a resume against others is refused by it."""
-        decides = [
-            "packed",
-            self.dataset.digest,
-            self.documents.column,
-            self.seq_len,
-            self.algorithm,
-            self.dtype,
-            self.pad_id,
-            self.labels,
-            packing.FORMAT,
-        ]
-        return xxhash.xxh3_128_hexdigest(json.dumps(decides).encode())
+    def decides(self) -> list[Any]:
+        """Return how sequences are made, and what of."""
+        return [self.algorithm, self.dtype, self.pad_id, self.labels, packing.FORMAT]
 
     @property
     def starts(self) -> Longs:
@@ -174,11 +147,11 @@ class Packed:
         """Return what it is, for a person."""
         return f"Packed({self.dataset!r}, {self.seq_len}, {self.algorithm!r}, dtype={self.dtype!r}, sequences={len(self)}, {self.filled:.1%} filled)"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> dict[str, Any]:
         """Travel with what was looked up, and without plans."""
-        return _again, ({**self.__dict__, "_plans": {}},)
+        return {**self.__dict__, "_plans": {}}
 
-    def row(self, number: int) -> dict[str, npt.NDArray[Any]]:
+    def sample(self, number: int) -> dict[str, npt.NDArray[Any]]:
         """Return sequence `number`.
 
         Raises:
@@ -193,8 +166,8 @@ class Packed:
         edges = [0]
         for piece in range(first, last):
             document, start, length = int(plan.pieces.documents[piece]), int(plan.pieces.starts[piece]), int(plan.pieces.lengths[piece])
-            begin, at = edges[-1], int(plan.offsets[document]) + start
-            tokens[begin : begin + length] = self.documents.run(int(plan.blocks[document]))[at : at + length]
+            begin = edges[-1]
+            tokens[begin : begin + length] = self.documents.piece(int(plan.blocks[document]), int(plan.numbers[document]), start, length)
             positions[begin : begin + length] = np.arange(length, dtype=np.int32)
             documents[begin : begin + length] = piece - first
             edges.append(begin + length)
@@ -213,28 +186,13 @@ class Packed:
         if found is None:
             blocks = range(int(self._edges[window]), int(self._edges[window + 1]))
             lengths = [self.documents.lengths(block) for block in blocks]
-            offsets = [np.cumsum(own) - own for own in lengths]
             pieces = packing.pack(np.concatenate(lengths), self.seq_len, self.algorithm)
-            found = _Plan(pieces, np.repeat(np.array(blocks), [own.size for own in lengths]), np.concatenate(offsets))
+            sizes = [own.size for own in lengths]
+            found = _Plan(pieces, np.repeat(np.array(blocks), sizes), np.concatenate([np.arange(size) for size in sizes]))
             self._plans[window] = found
             if len(self._plans) > _MOST_PLANS:
                 del self._plans[next(iter(self._plans))]
         return found
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a sequence; negative numbers count from the end.
-
-        Raises:
-            IndexError: there is no such sequence.
-        """
-        count = len(self)
-        if not -count <= index < count:
-            raise IndexError(f"sequence {index} of {self.path}, which has {count} sequences of {self.seq_len} tokens")
-        return self.row(int(index) % count)
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the sequences of a list of numbers, in its order."""
-        return [self[index] for index in indices]
 
 
 def _windows(firsts: Longs, seq_len: int, algorithm: packing.Algorithm) -> tuple[Longs, Longs]:
@@ -247,12 +205,6 @@ def _windows(firsts: Longs, seq_len: int, algorithm: packing.Algorithm) -> tuple
     edges[0] = 0
     counts = [packing.sequences(int(tokens), seq_len, algorithm) for tokens in np.diff(firsts[edges])]
     return edges.astype(np.int64), np.cumsum([0, *counts]).astype(np.int64)
-
-
-def _again(known: dict[str, Any]) -> Packed:
-    made = Packed.__new__(Packed)
-    made.__dict__.update(known)
-    return made
 
 
 class PackedLookup:
@@ -268,7 +220,7 @@ class PackedLookup:
         Raises:
             BadData: a block is damaged; names shard and column.
         """
-        return [Place(_columns(self._packed.row(row)), 0, row, self._packed.path, "(packed)", row) for row in rows.tolist()]
+        return [Place(_columns(self._packed.sample(row)), 0, row, self._packed.path, "(packed)", row) for row in rows.tolist()]
 
 
 def _columns(row: Mapping[str, npt.NDArray[Any]]) -> dict[str, Column]:

@@ -12,7 +12,7 @@ from ..errors import BadRequest, PenstockError
 from ..metrics import NO_TIME
 from .batch import Batch
 from .engine import Delivered, Engine, RunSource
-from .faults import describe, rebuild
+from .faults import describe
 from .plan import Plan
 from .slots import Output
 
@@ -122,8 +122,3 @@ def check_parts(outputs: Mapping[str, Output], columns: Sequence[str] | None, se
         if output.shape[0] % size:
             raise BadRequest(f"column {name!r} has {output.shape[0]} elements, which {size} context-parallel ranks cannot share evenly")
     return list(columns)
-
-
-def rebuilt(told: Mapping[str, Any]) -> PenstockError:
-    """Return the error that the leader described."""
-    return rebuild(dict(told))

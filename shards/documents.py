@@ -6,14 +6,18 @@ for it, and a block is put together when its tokens are asked for.
 
 from __future__ import annotations
 
-from typing import Any, final
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NoReturn, final
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from ..errors import BadData, BadRequest
 from ..fields import Tokens
-from .columns import FixedColumn, RaggedColumn
+from .columns import FixedColumn, ParsedColumn, RaggedColumn
 from .dataset import Dataset
 
 Longs = npt.NDArray[np.int64]
@@ -50,8 +54,8 @@ class Documents:
 
     def _look(self) -> Longs:
         sizes = np.zeros(len(self.blocks) + 1, np.int64)
-        for number, (shard, block) in enumerate(self.blocks):
-            column = self.dataset.reader(shard).block(block)[self.column]
+        for number in range(len(self.blocks)):
+            column = self._block(number)
             sizes[number + 1] = (
                 int((column.ends - column.starts).sum(dtype=np.int64)) if isinstance(column, RaggedColumn) else len(self._tokens(number))
             )
@@ -73,26 +77,34 @@ class Documents:
         shards = np.array([shard for shard, _ in self.blocks], np.int64)
         return np.searchsorted(shards, np.arange(len(self.dataset.manifest.shards) + 1)).astype(np.int64)
 
-    def again(self) -> dict[str, Any]:
-        """Return what was looked up, to travel with: no shard is opened before it is read."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel with what was looked up, so that no shard is opened before it is read."""
         return {**self.__dict__, "_made": {}}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Travel with what was looked up."""
-        return _again, (self.again(),)
 
     def lengths(self, number: int) -> Longs:
         """Return how many tokens each document of a block has.
 
         Raises:
-            BadData: it is damaged; names shard, row and column.
+            BadData: it is damaged, or holds more or fewer tokens than when it was looked at; names shard and column.
         """
-        shard, block = self.blocks[number]
-        column = self.dataset.reader(shard).block(block)[self.column]
+        column = self._block(number)
         if isinstance(column, RaggedColumn):
-            return np.asarray(column.ends - column.starts, np.int64)
-        assert not isinstance(column, FixedColumn), "tokens are runs"
-        return np.array([len(column.row(row)) for row in range(len(column.raw.starts))], np.int64)
+            found = np.asarray(column.ends - column.starts, np.int64)
+        else:
+            found = np.array([len(column.row(row)) for row in range(len(column.raw.starts))], np.int64)
+        self._check(number, int(found.sum()))
+        return found
+
+    def piece(self, number: int, document: int, start: int, length: int) -> npt.NDArray[Any]:
+        """Return some tokens of one document of a block, from its token `start` on.
+
+        Raises:
+            BadData: it is damaged, or shorter than when its length was asked for; names shard and column.
+        """
+        found = self._block(number).row(document)[start : start + length]
+        if len(found) != length:
+            self._changed(number, f"{len(found)} tokens of document {document} where {length} were planned")
+        return found
 
     def run(self, number: int) -> npt.NDArray[Any]:
         """Return the tokens of a block, one document after the other, as they are stored; a view where they lie so.
@@ -100,19 +112,30 @@ class Documents:
         Raises:
             BadData: it is damaged, or holds more or fewer tokens than when it was looked at; names shard and column.
         """
-        found, planned = self._tokens(number), int(self.firsts[number + 1] - self.firsts[number])
-        if len(found) != planned:
-            shard, block = self.blocks[number]
-            reason = f"block {block} changed while it was read: {len(found)} tokens where {planned} were planned"
-            raise BadData(reason, path=self.dataset.path, shard=self.dataset.manifest.shards[shard].path, field=self.column)
+        found = self._tokens(number)
+        self._check(number, len(found))
         return found
+
+    def _check(self, number: int, found: int) -> None:
+        planned = int(self.firsts[number + 1] - self.firsts[number])
+        if found != planned:
+            self._changed(number, f"{found} tokens where {planned} were planned")
+
+    def _changed(self, number: int, how: str) -> NoReturn:
+        shard, block = self.blocks[number]
+        reason = f"block {block} changed while it was read: {how}"
+        raise BadData(reason, path=self.dataset.path, shard=self.dataset.manifest.shards[shard].path, field=self.column)
+
+    def _block(self, number: int) -> RaggedColumn | ParsedColumn:
+        shard, block = self.blocks[number]
+        column = self.dataset.reader(shard).block(block)[self.column]
+        assert not isinstance(column, FixedColumn), "tokens are runs"
+        return column
 
     def _tokens(self, number: int) -> npt.NDArray[Any]:
         if number in self._made:
             return self._made[number]
-        shard, block = self.blocks[number]
-        column = self.dataset.reader(shard).block(block)[self.column]
-        assert not isinstance(column, FixedColumn), "tokens are runs"
+        column = self._block(number)
         starts, ends = (column.starts, column.ends) if isinstance(column, RaggedColumn) else (column.raw.starts, column.raw.ends)
         if isinstance(column, RaggedColumn) and len(starts) and (starts[1:] == ends[:-1]).all():
             return column.values[starts[0] : ends[-1]]
@@ -122,10 +145,70 @@ class Documents:
         return made
 
 
-def _again(known: dict[str, Any]) -> Documents:
-    made = Documents.__new__(Documents)
-    made.__dict__.update(known)
-    return made
+class DocumentRows(ABC):
+    """Rows of one length that are made of a dataset's documents: `len(rows)`, `rows[5]`, and batches of a loader.
+
+    Attributes:
+        documents: what they are made of.
+        seq_len: tokens of a row.
+    """
+
+    documents: Documents
+    seq_len: int
+    noun: ClassVar[str]
+    """What a row is called."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset."""
+        return self.documents.dataset
+
+    @property
+    def path(self) -> str:
+        """The dataset's."""
+        return self.dataset.path
+
+    @property
+    def version(self) -> int:
+        """The dataset's pinned version."""
+        return self.dataset.version
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits that name these rows over these shards; a resume against others is refused by it."""
+        decides = [f"{self.noun}s", self.dataset.digest, self.documents.column, self.seq_len, *self.decides()]
+        return xxhash.xxh3_128_hexdigest(json.dumps(decides).encode())
+
+    @abstractmethod
+    def decides(self) -> list[Any]:
+        """Return what decides the rows, beside dataset, column and length; JSON values."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+
+    @abstractmethod
+    def sample(self, number: int) -> dict[str, npt.NDArray[Any]]:
+        """Return row `number`, from 0 to `len - 1`, in memory of its own.
+
+        Raises:
+            BadData: a block is damaged; names shard and column.
+        """
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a row; negative numbers count from the end.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        count = len(self)
+        if not -count <= index < count:
+            raise IndexError(f"{self.noun} {index} of {self.path}, which has {count} {self.noun}s of {self.seq_len} tokens")
+        return self.sample(int(index) % count)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the rows of a list of numbers, in its order."""
+        return [self[index] for index in indices]
 
 
 def _column(dataset: object, column: str | None, asks: str) -> str:

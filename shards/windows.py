@@ -9,28 +9,28 @@ Cost: opening looks at every block (`documents`). `row` is the slow, obvious way
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from ..fields import Array, Field
 from .dataset import Dataset
-from .documents import Documents, sequence_length, wide_enough
+from .documents import DocumentRows, Documents, sequence_length, wide_enough
 
 Longs = npt.NDArray[np.int64]
 
 
 @final
-class TokenWindows:
+class TokenWindows(DocumentRows):
     """Windows by number: `len(windows)`, `windows[5]`, and, in a `penstock.DataLoader`, batches `[B, seq_len]`.
 
     A row is a dict of one column, which has the name of the dataset's.
     """
+
+    noun = "window"
 
     def __init__(self, dataset: Dataset, seq_len: int, *, column: str | None = None, dtype: str | None = None) -> None:
         """Look at the blocks of a dataset.
@@ -49,11 +49,6 @@ class TokenWindows:
         self.seq_len = sequence_length(seq_len)
         self.field = Array((self.seq_len,), wide_enough(dtype, self.documents.dtype, self.column))
         """What a window is."""
-
-    @property
-    def dataset(self) -> Dataset:
-        """The dataset."""
-        return self.documents.dataset
 
     @property
     def column(self) -> str:
@@ -86,21 +81,9 @@ class TokenWindows:
         tokens = self.firsts[self.documents.shard_blocks]
         return np.minimum(-(-tokens // self.seq_len), len(self))
 
-    @property
-    def path(self) -> str:
-        """The dataset's."""
-        return self.dataset.path
-
-    @property
-    def version(self) -> int:
-        """The dataset's pinned version."""
-        return self.dataset.version
-
-    @property
-    def digest(self) -> str:
-        """32 hex digits that name these windows over these shards; a resume against others is refused by it."""
-        decides = ["windows", self.dataset.digest, self.column, self.seq_len, self.field.dtype]
-        return xxhash.xxh3_128_hexdigest(json.dumps(decides).encode())
+    def decides(self) -> list[Any]:
+        """Return the dtype."""
+        return [self.field.dtype]
 
     def __len__(self) -> int:
         """Return how many whole windows there are."""
@@ -120,17 +103,6 @@ class TokenWindows:
             start, left, block = start + len(parts[-1]), left - len(parts[-1]), block + 1
         return np.concatenate(parts).astype(self.field.dtype, copy=False)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a window; negative numbers count from the end.
-
-        Raises:
-            IndexError: there is no such window.
-        """
-        count = len(self)
-        if not -count <= index < count:
-            raise IndexError(f"window {index} of {self.path}, which has {count} windows of {self.seq_len} tokens")
-        return {self.column: self.row(int(index) % count).copy()}
-
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the windows of a list of numbers, in its order."""
-        return [self[index] for index in indices]
+    def sample(self, number: int) -> dict[str, npt.NDArray[Any]]:
+        """Return window `number` as a row."""
+        return {self.column: self.row(number).copy()}

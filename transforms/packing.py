@@ -5,7 +5,7 @@ its documents: enough for `FILL` of each to be used. Documents longer than a seq
 descending length, each where it leaves the least room ("Fewer Truncations Improve Language Modeling", Ding et al., ICML 2024); first fit takes them as they
 come; both then cut what fits nowhere whole, which with best fit is next to nothing. Concatenation cuts at every sequence's end.
 
-Cost: some 50 ns a document. `pack_reference` is the slow, obvious statement. Refused: as many sequences as best fit would like, since nobody could say how
+Cost (`benchmarks/order_cost.py`): 100 to 150 ns a document. `pack_reference` is the slow, obvious statement. Refused: as many sequences as best fit would like, since nobody could say how
 many rows a dataset has, or where row 10^9 lies, before all lengths were read.
 """
 

@@ -17,6 +17,7 @@ import pytest
 import penstock as ps
 from penstock import transforms as T  # noqa: N812  (the name torchvision's users know)
 from penstock.errors import BadData, BadRequest
+from penstock.loaders.faults import rebuild
 from penstock.loaders.shared import Channel, PartEngine, ReceivingEngine
 from penstock.loaders.topology import Topology, detect
 
@@ -154,9 +155,7 @@ class Line(Channel):
 
     def fail(self, told: Any) -> None:
         """Pass an error on."""
-        from penstock.loaders.shared import rebuilt
-
-        self.sent.append(rebuilt(told))
+        self.sent.append(rebuild(told))
 
 
 @pytest.mark.parametrize("batch_size", [5, 200])

@@ -215,6 +215,8 @@ def test_a_state_of_another_mixture_is_refused(sources: dict[str, ps.Dataset]) -
     for other in (ps.Mixture(sources, block=999), ps.Mixture(sources, stop="all"), ps.Mixture({"web": sources["web"]})):
         with pytest.raises(BadRequest, match="dataset_digest was"):
             ps.DataLoader(other, batch_size=4).load_state_dict(state)
+    halves, ones = (ps.Mixture(sources, dict.fromkeys(SIZES, weight)) for weight in (0.5, 1))
+    ps.DataLoader(halves, batch_size=4).load_state_dict(ps.DataLoader(ones, batch_size=4).state_dict())  # the same shares
 
 
 def test_what_cannot_be_mixed_is_refused(sources: dict[str, ps.Dataset], images: ps.Dataset, tmp_path: Path) -> None:

@@ -113,6 +113,18 @@ def test_rows_by_number_and_by_shard(documents: Callable[[str], ps.Dataset]) -> 
     assert starts.size == len(packed.dataset.manifest.shards) + 1
 
 
+@pytest.mark.parametrize("changed", [5, -5])
+def test_a_block_that_changed_is_refused(documents: Callable[[str], ps.Dataset], changed: int) -> None:
+    """A block that holds more or fewer tokens than when it was looked at is named, where a plan is made of it and where a document is read."""
+    packed = ps.Packed(documents("arrow"), 128)
+    packed.documents.firsts = packed.documents.firsts.copy()
+    packed.documents.firsts[1:] += changed
+    with pytest.raises(ps.BadData, match=r"changed while it was read: \d+ tokens where \d+ were planned"):
+        packed[0]
+    with pytest.raises(ps.BadData, match=r"tokens of document 3 where 100000 were planned"):
+        packed.documents.piece(0, 3, 0, 100_000)
+
+
 def test_labels_end_with_their_document(documents: Callable[[str], ps.Dataset]) -> None:
     """With labels each token's is the next one of its document; the last of each, and padding, have the number that was asked for."""
     packed = ps.Packed(documents("arrow"), 64, labels=-100)
