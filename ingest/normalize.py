@@ -7,8 +7,9 @@ one pass, and a bad row carries the writer's own reason. Images are judged and r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,9 @@ class Clean:
         return self.chunk.bad(int(self.kept[row]), reason)
 
 
-def normalize(chunk: Chunk, schema: Schema, rule: ImageRule) -> Iterator[Clean | Bad]:
-    """Yield a chunk's rows, in order, and what had to be set aside."""
-    columns, refused = _judged(chunk, schema, rule)
+def normalize(chunk: Chunk, schema: Schema, rule: ImageRule, known: Mapping[int, str] = MappingProxyType({})) -> Iterator[Clean | Bad]:
+    """Yield a chunk's rows, in order, and what had to be set aside; why some rows are is `known` already."""
+    columns, refused = _judged(chunk, schema, rule, known)
     rows = len(chunk.rows)
     keep = np.delete(np.arange(rows, dtype=np.int64), list(refused))
     for index, reason in sorted(refused.items()):
@@ -64,10 +65,10 @@ def normalize(chunk: Chunk, schema: Schema, rule: ImageRule) -> Iterator[Clean |
     yield from _taken(pa.RecordBatch.from_arrays(arrays, names=list(schema)), keep, chunk, schema)
 
 
-def _judged(chunk: Chunk, schema: Schema, rule: ImageRule) -> tuple[dict[str, Any], dict[int, str]]:
+def _judged(chunk: Chunk, schema: Schema, rule: ImageRule, known: Mapping[int, str]) -> tuple[dict[str, Any], dict[int, str]]:
     """Return the columns with images as they should be stored, and why rows are refused."""
     columns = dict(chunk.columns)
-    refused: dict[int, str] = {}
+    refused = dict(known)
     for name, field in schema.items():
         values = columns[name]
         if not isinstance(values, list) and values.null_count:

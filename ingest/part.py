@@ -96,8 +96,8 @@ class FirstStage(Stage):
                 if isinstance(chunk, Bad):
                     bad.append(chunk)
                     continue
-                made = chunk if self._tokenizer is None else self._tokenizer.apply(chunk)
-                for clean in normalize(made, schema, settings.image):
+                made, refused = (chunk, {}) if self._tokenizer is None else self._tokenizer.apply(chunk)
+                for clean in normalize(made, schema, settings.image, refused):
                     if isinstance(clean, Bad):
                         bad.append(clean)
                         continue

@@ -117,52 +117,52 @@ class Tokenizer:
         if _digest(self._opened) != rule.digest:
             raise BadRequest(f"tokenize: {rule.tokenizer!r} is not the tokenizer that this conversion began with; put that one back, or begin anew")
 
-    def apply(self, chunk: Chunk) -> Chunk:
-        """Return the rows with tokens in the place of their text; where there is no text, or none that the tokenizer takes, there are none: that is refused later."""
+    def apply(self, chunk: Chunk) -> tuple[Chunk, dict[int, str]]:
+        """Return the rows with tokens in the place of their text, and why those that have none have none, by their index."""
         given = chunk.columns[self._rule.column]
-        texts: list[Any] = given if isinstance(given, list) else given.to_pylist()
-        rows = [self._text(text) for text in texts]
-        found = self._encoded(rows)
-        return replace(chunk, columns={**{n: c for n, c in chunk.columns.items() if n != self._rule.column}, TOKENS: self._array(rows, found)})
+        values: list[Any] = given if isinstance(given, list) else given.to_pylist()
+        refused: dict[int, str] = {}
+        texts = [self._text(value, index, refused) for index, value in enumerate(values)]
+        rows = self._encoded(texts, refused)
+        others = {name: column for name, column in chunk.columns.items() if name != self._rule.column}
+        return replace(chunk, columns={**others, TOKENS: self._array(rows)}), refused
 
-    def _text(self, value: Any) -> str | None:
-        if isinstance(value, bytes):
-            try:
-                return value.decode()
-            except UnicodeDecodeError:
-                return None
-        return value if isinstance(value, str) else None
-
-    def _encoded(self, rows: list[str | None]) -> list[list[int]]:
-        """Return the tokens of all rows that have some; a row that the tokenizer refuses, or gives tokens beyond its vocabulary, is made None."""
-        most = np.iinfo(self._rule.dtype).max
-        texts = [text for text in rows if text is not None]
+    def _text(self, value: Any, index: int, refused: dict[int, str]) -> str:
+        """Return a row's text, "" for one that has none."""
+        if value is None:
+            refused[index] = f"{self._rule.column}: the value is null; every row needs one"
+            return ""
         try:
-            found = [one.ids for one in self._opened.encode_batch(texts, add_special_tokens=self._rule.special)]
-        except Exception:  # noqa: BLE001  (the library raises no other): find out which
-            found = [self._alone(text) for text in texts]
-        good = [ids is not None and max(ids, default=0) <= most for ids in found]
-        there = [number for number, text in enumerate(rows) if text is not None]
-        for number, fine in zip(there, good, strict=True):
-            if not fine:
-                rows[number] = None
-        return [ids for ids, fine in zip(found, good, strict=True) if fine and ids is not None]
+            return value.decode() if isinstance(value, bytes) else str(value)
+        except UnicodeDecodeError as error:
+            refused[index] = f"{self._rule.column}: not UTF-8 at byte {error.start}"
+            return ""
 
-    def _alone(self, text: str) -> list[int] | None:
+    def _encoded(self, texts: Sequence[str], refused: dict[int, str]) -> list[list[int]]:
+        """Return the tokens of each row, none for those that are refused."""
+        try:
+            found: list[list[int]] = [one.ids for one in self._opened.encode_batch(texts, add_special_tokens=self._rule.special)]
+        except Exception:  # noqa: BLE001  (the library raises no other): find out which
+            found = [self._alone(text, index, refused) for index, text in enumerate(texts)]
+        most = np.iinfo(self._rule.dtype).max
+        for index, ids in enumerate(found):
+            if max(ids, default=0) > most:
+                refused[index] = f"{self._rule.column}: token {max(ids)} is beyond the tokenizer's vocabulary"
+        end = [] if self._rule.end is None else [self._rule.end]
+        return [[] if index in refused else [*ids, *end] for index, ids in enumerate(found)]
+
+    def _alone(self, text: str, index: int, refused: dict[int, str]) -> list[int]:
         try:
             ids: list[int] = self._opened.encode(text, add_special_tokens=self._rule.special).ids
-        except Exception:  # noqa: BLE001  (as above)
-            return None
+        except Exception as error:  # noqa: BLE001  (as above)
+            refused[index] = f"{self._rule.column}: the tokenizer refuses it: {(str(error).splitlines() or [type(error).__name__])[0]}"
+            return []
         return ids
 
-    def _array(self, rows: Sequence[str | None], found: Sequence[list[int]]) -> pa.Array:
-        """Return the tokens as a list a row, null where there is none."""
-        end = [] if self._rule.end is None else [self._rule.end]
-        there = np.array([row is not None for row in rows], bool)
-        lengths = np.zeros(len(rows), np.int64)
-        lengths[there] = [len(ids) + len(end) for ids in found]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
+    def _array(self, rows: Sequence[Sequence[int]]) -> pa.Array:
+        """Return the tokens as a list a row."""
+        offsets = np.cumsum([0, *map(len, rows)])
         if offsets[-1] >= 2**31:
-            raise BadData(f"{int(offsets[-1])} tokens in {len(rows)} rows that were read together")
-        values = np.fromiter((token for ids in found for token in (*ids, *end)), self._rule.dtype, int(offsets[-1]))
-        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), mask=pa.array(~there))
+            raise BadData(f"{int(offsets[-1])} tokens in {len(rows)} rows that were read together; convert with shorter texts")
+        values = np.fromiter((token for ids in rows for token in ids), self._rule.dtype, int(offsets[-1]))
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))

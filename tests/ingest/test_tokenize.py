@@ -152,6 +152,8 @@ def test_rows_that_the_tokenizer_refuses_are_set_aside(tmp_path: Path) -> None:
     report = ps.convert(tmp_path / "some.parquet", tmp_path / "out", tokenize=str(tmp_path / "small.json"), workers=0, max_bad=1)
     assert report.rows_set_aside == 1
     assert tokens(tmp_path / "out") == [[0, 1], [1]]
+    told = "".join(path.read_text() for path in (tmp_path / "out" / "_penstock").rglob("*") if path.is_file() and "quarantine" in str(path))
+    assert "text: the tokenizer refuses it: " in told
 
 
 def test_a_large_vocabulary_takes_wider_tokens(tmp_path: Path) -> None:
