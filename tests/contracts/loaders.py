@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -49,3 +49,28 @@ def check_resumes_at_every_step(make: Callable[[], Any]) -> None:
         assert_same(head + [plain(b) for b in after], whole, f"resume after {cut} steps")
         if cut:
             assert_same([plain(b) for b in after], following, f"the epoch after a resume after {cut} steps")
+
+
+def delivered_over_legs(make: Callable[[int, int, int], Any], legs: Iterable[tuple[int, int, int]], column: str) -> list[int]:
+    """Return a column of what all ranks get of an epoch that goes on with other ranks and batch sizes, leg after leg, and ends on two ranks.
+
+    Args:
+        make: a loader for (rank, world size, batch size), whose tail is ragged.
+        legs: world size, batch size, and the most steps of each.
+        column: numbers that are collected.
+    """
+    state, seen = None, []
+    for world, size, steps in [*legs, (2, 50, None)]:
+        after = None
+        for rank in range(world):
+            loader = make(rank, world, size)
+            if state is not None:
+                loader.load_state_dict(state)
+            whole = max(loader.plan.rows - (state["samples"] if state else 0), 0) // loader.plan.global_batch
+            batches = iter(loader)
+            taken = [batch[column].tolist() for batch in islice(batches, None if steps is None else min(steps, whole))]
+            seen += [number for batch in taken for number in batch]
+            after = loader.state_dict() if taken else after
+            batches.close()
+        state = after or state
+    return seen

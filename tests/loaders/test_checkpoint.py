@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import socket
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ranks import run_ranks
 
 import penstock as ps
 
@@ -35,40 +32,15 @@ else:
     told = [batch["label"].tolist() for batch in loader]
 print(json.dumps(told))
 dist.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # torch's threads are not always gone by the end of the interpreter, which then calls std::terminate
 """
-
-
-def ranks(world: int, arguments: list[str]) -> list[list[list[int]]]:
-    """Run so many processes; return the labels of each one's batches."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROGRAM, *arguments],
-            env={**environment, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(world)
-    ]
-    told = []
-    for process in running:
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err.decode()[-3000:]
-        told.append(json.loads(out.decode().splitlines()[-1]))
-    return told
 
 
 def test_a_distributed_checkpoint_resumes_on_fewer_and_on_more_ranks(rows: ps.Dataset, tmp_path: Path) -> None:
     """A loader is a Stateful of torch.distributed.checkpoint: saved in mid-epoch on four ranks, loaded on two and on eight, the epoch is whole each time."""
     folder = str(tmp_path / "checkpoint")
-    head = ranks(4, [rows.path, folder, "save", "20"])
+    head = run_ranks(4, PROGRAM, rows.path, folder, "save", "20")
     for world, size in ((2, "33"), (8, "5")):
-        rest = ranks(world, [rows.path, folder, "load", size])
+        rest = run_ranks(world, PROGRAM, rows.path, folder, "load", size)
         assert sorted(n for part in (head, rest) for rank in part for batch in rank for n in batch) == list(range(len(rows)))
 
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from typing import Any
+from ranks import run_ranks
 
 import penstock as ps
 
@@ -42,37 +37,12 @@ for _ in range(2):
 told["model"] = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
 print(json.dumps(told))
 dist.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # torch's threads are not always gone by the end of the interpreter, which then calls std::terminate
 """
-
-
-def trained(world: int, dataset: str, workers: int) -> list[dict[str, Any]]:
-    """Train on so many ranks; return what each says."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROGRAM, dataset, str(workers)],
-            env={**environment, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(world)
-    ]
-    told = []
-    for process in running:
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err.decode()[-3000:]
-        told.append(json.loads(out.decode().splitlines()[-1]))
-    return told
 
 
 def test_one_two_and_four_ranks_are_given_the_same_batches(images: ps.Dataset) -> None:
     """With the same global batch all numbers of ranks and workers see equal inputs, bit for bit; the same run again ends with an equal model, on every rank."""
-    runs = [trained(world, images.path, workers) for world, workers in ((1, 0), (1, 2), (2, 0), (2, 1), (4, 0), (4, 0))]
+    runs = [run_ranks(world, PROGRAM, images.path, str(workers)) for world, workers in ((1, 0), (1, 2), (2, 0), (2, 1), (4, 0), (4, 0))]
     inputs = runs[0][0]["inputs"]
     assert len(set(inputs)) == len(inputs) == 2 * (len(images) // 24)
     assert all(rank["inputs"] == inputs for run in runs for rank in run)

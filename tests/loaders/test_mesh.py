@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from ranks import run_ranks
 
 import penstock as ps
 from penstock import transforms as T  # noqa: N812  (the name torchvision's users know)
@@ -52,8 +48,6 @@ except ps.BadData as error:
     told["error"] = [error.shard, error.row, error.field]
 print(json.dumps(told))
 dist.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # torch's threads are not always gone by the end of the interpreter, which then calls std::terminate
 """
 
 
@@ -196,20 +190,7 @@ def test_four_processes_share_by_mesh(rows: ps.Dataset, tmp_path: Path) -> None:
     """On a 2 x 2 mesh tensor-parallel ranks get the same batches and data-parallel ones their own; context-parallel ones parts; errors reach every rank."""
     with ps.Writer(tmp_path / "broken", fields={"image": ps.Image("jpeg")}) as writer:
         writer.write({"image": b"\xff\xd8\xff\xe0 no picture"})
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "4", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, rows.path, str(tmp_path / "broken")]
-    running = [
-        subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for rank in range(4)
-    ]
-    told: list[dict[str, Any]] = []
-    for process in running:
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err.decode()
-        told.append(json.loads(out.decode().splitlines()[-1]))
+    told = run_ranks(4, PROGRAM, rows.path, str(tmp_path / "broken"))
     assert told[0]["labels"] == told[1]["labels"]
     assert told[2]["labels"] == told[3]["labels"]
     assert told[0]["texts"] == told[1]["texts"]

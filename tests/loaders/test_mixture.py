@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from contracts.loaders import assert_same, check_resumes_at_every_step, plain
+from contracts.loaders import assert_same, check_resumes_at_every_step, delivered_over_legs, plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -123,20 +122,7 @@ def test_any_chain_of_resumes_is_one_sequence(sources: dict[str, ps.Dataset], le
     def made(rank: int, world: int, size: int) -> ps.DataLoader:
         return ps.DataLoader(mixture, batch_size=size, shuffle=True, seed=2, topology=(rank, world), tail="ragged", output="numpy")
 
-    state, seen = None, []
-    for world, size, steps in [*legs, (2, 50, 10**6)]:
-        after = None
-        for rank in range(world):
-            loader = made(rank, world, size)
-            if state is not None:
-                loader.load_state_dict(state)
-            whole = max(loader.plan.rows - (state["samples"] if state else 0), 0) // loader.plan.global_batch
-            batches = iter(loader)
-            taken = [batch["n"].tolist() for batch in islice(batches, min(steps, whole) if steps < 10**6 else None)]
-            seen += [n for batch in taken for n in batch]
-            after = loader.state_dict() if taken else after
-            batches.close()
-        state = after or state
+    seen = delivered_over_legs(made, legs, "n")
     assert Counter(seen) == Counter(numbers(ps.DataLoader(mixture, batch_size=64, shuffle=True, seed=2, output="numpy")))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
-from contracts.loaders import assert_same, check_resumes_at_every_step, plain
+from contracts.loaders import assert_same, check_resumes_at_every_step, delivered_over_legs, plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -58,26 +57,9 @@ def test_any_chain_of_resumes_is_one_sequence(rows: ps.Dataset, options: dict[st
     def made(rank: int, world: int, size: int) -> ps.DataLoader:
         return ps.DataLoader(rows, batch_size=size, shuffle=True, seed=2, topology=(rank, world), tail="ragged", output="numpy", **options)
 
-    state, seen = None, []
-    for world, size, steps in [*legs, (2, 50, 10**6)]:
-        after = None
-        for rank in range(world):
-            loader = made(rank, world, size)
-            if state is not None:
-                loader.load_state_dict(state)
-            batches = iter(loader)
-            taken = [batch["label"].tolist() for batch in islice(batches, min(steps, _whole_steps(loader, state)) if steps < 10**6 else None)]
-            seen += [label for batch in taken for label in batch]
-            after = loader.state_dict() if taken else after
-            batches.close()
-        state = after or state
+    seen = delivered_over_legs(made, legs, "label")
     whole = Stream(Ordering(2, True, **{"window_shards": 0, "lanes": 1, **options}), rows.starts)
     assert sorted(seen) == sorted(whole.draw(0, np.arange(whole.positions)).rows.tolist())
-
-
-def _whole_steps(loader: ps.DataLoader, state: dict[str, Any] | None) -> int:
-    """Return how many steps all ranks have left."""
-    return max(loader.plan.rows - (state["samples"] if state else 0), 0) // loader.plan.global_batch
 
 
 def test_ranks_with_lanes_to_themselves_read_their_shards_only(rows: ps.Dataset) -> None:
