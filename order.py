@@ -6,7 +6,7 @@ beyond n (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 200
 the 32-bit finaliser lowbias32 (Wellons, "Prospecting for Hash Functions", 2018).
 
 Keys are folded (a hash of the parts), never added, so that (seed 1, epoch 2) and (seed 2, epoch 1) are strangers. Cost: 8 rounds a
-position (about 7 ns on one core), no memory. Refused: an index list (8 bytes a sample, a pass over it at every start), and
+position (3 to 6 ns on one core, `benchmarks/order_cost.py`), no memory. Refused: an index list (8 bytes a sample, a pass over it at every start), and
 `numpy.random.permutation` for the same reason. The order is frozen by FORMAT: any change to this file that moves a row needs a new number.
 """
 
@@ -37,6 +37,8 @@ _BLOCK = 512
 
 Rows = npt.NDArray[np.int64]
 
+_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` with separators makes one in every call
+
 
 def fold(*parts: int | str) -> int:
     """Return a 64-bit key that depends on every part, its type and its place.
@@ -46,7 +48,7 @@ def fold(*parts: int | str) -> int:
     for part in parts:
         if type(part) not in (int, str):
             raise BadRequest(f"a key is folded from integers and strings, not from {type(part).__name__} {part!r}")
-    return xxhash.xxh3_64_intdigest(json.dumps(parts, separators=(",", ":")).encode())
+    return xxhash.xxh3_64_intdigest(_json(parts).encode())
 
 
 def sides(n: int) -> tuple[int, int]:
@@ -131,7 +133,8 @@ class Permutation:
         self._n = n
         kernel, dtype = (_permute_small, np.uint32) if n <= _SMALL else (_permute, np.uint64)
         keys, (left, right) = np.array(round_keys(n, key), dtype), np.empty((2, _BLOCK), dtype)
-        self._call = kernel.bind(Held(keys), Held(left), Held(right), n, *sides(n))
+        self.call = kernel.bind(Held(keys), Held(left), Held(right), n, *sides(n))
+        """Takes the address of int64 positions, each in [0, n), and their count; replaces them by their rows."""
 
     def rows(self, positions: Rows) -> Rows:
         """Return the rows at `positions` (int64, each in [0, n)).
@@ -149,7 +152,7 @@ class Permutation:
 
     def apply(self, positions: Rows) -> None:
         """Replace positions, C-contiguous, by their rows; that each is in [0, n) is the caller's to know."""
-        self._call(positions.ctypes.data, positions.size)
+        self.call(positions.ctypes.data, positions.size)
 
 
 def permute(positions: Rows, n: int, key: int) -> Rows:

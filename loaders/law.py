@@ -22,14 +22,17 @@ import numpy.typing as npt
 
 from .. import order
 from ..errors import BadRequest
+from ..jit import Held, Kernel
 
 Rows = npt.NDArray[np.int64]
 
 _MOST_PASSES = 2
 """Passes whose shards are kept in their order: the present one, and the one that a batch may reach into."""
 
+_settle = Kernel("loaders.law_kernel", "settle", "void(i8[:] i8[:] u8 i8)", sources=("kernel_memory",))
+
 _MOST_WINDOWS = 4096
-"""Windows whose permutation is kept: some for each lane."""
+"""Windows that are kept ready: some for each lane."""
 
 
 class Ordering(NamedTuple):
@@ -140,13 +143,31 @@ class _Pass:
         """`[shards]`, in the order in which they were dealt."""
         self.ats = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(starts)[self.shards])])
         """`[shards + 1]`, where each dealt shard begins."""
-        pieces = np.unique(np.concatenate([self.ats[:-1], lanes[:-1]]))  # of shards, where a lane ends inside one
-        pieces = pieces[pieces < starts[-1]]
+        both = np.sort(np.concatenate([self.ats, lanes]), kind="stable")  # two runs to merge, which `np.unique` hashes one by one
+        pieces = both[:-1][np.diff(both) != 0]  # of shards, where a lane ends inside one
         firsts = np.searchsorted(pieces, lanes[:-1])
         inside = np.arange(pieces.size) - firsts[np.searchsorted(lanes[1:-1], pieces, side="right")]
         edges = pieces[inside % (ordering.window_shards or max(pieces.size, 1)) == 0]
         self.windows = np.append(edges, starts[-1])
         """`[windows + 1]`, where each window begins."""
+        self.moves = starts[self.shards] - self.ats[:-1]
+        """`[shards]`, how far the rows of each dealt shard are from where they stand here."""
+
+
+@final
+class _Window:
+    """The rows of one window."""
+
+    def __init__(self, made: _Pass, number: int, key: int) -> None:
+        begin, end = made.windows[number : number + 2].tolist()
+        self._permutation = order.Permutation(end - begin, key)
+        first, last = int(np.searchsorted(made.ats, begin, side="right")) - 1, int(np.searchsorted(made.ats, end))
+        self._settle = _settle.bind(Held(made.ats[first:last] - begin), Held(made.moves[first:last] + begin))
+
+    def draw(self, address: int, count: int) -> None:
+        """Replace `count` int64 at an address, positions in the window, by the rows that stand there."""
+        self._permutation.call(address, count)
+        self._settle(address, count)
 
 
 @final
@@ -158,8 +179,9 @@ class WindowedLaw:
         self._starts = starts
         self._ordering = ordering
         self._lanes = lane_starts(int(starts[-1]), ordering.lanes)
+        self._by_slot = self._lanes[np.arange(ordering.lanes) * order.lane_step(ordering.lanes)[0] % ordering.lanes]
         self._passes: dict[int, _Pass] = {}
-        self._permutations: dict[tuple[int, int], order.Permutation] = {}
+        self._windows: dict[tuple[int, int], _Window] = {}
 
     @property
     def rows(self) -> int:
@@ -168,28 +190,37 @@ class WindowedLaw:
 
     def draw(self, number: int, positions: Rows) -> Rows:
         """Return the rows at positions of pass `number`."""
-        made = self._pass(number)
         ats = self._ats(positions)
-        windows = np.searchsorted(made.windows, ats, side="right") - 1
-        by_window = np.argsort(windows, kind="stable")
-        edges = np.flatnonzero(np.diff(windows[by_window], prepend=-1, append=-1)).tolist()
-        for first, end in itertools.pairwise(edges):
-            mine = by_window[first:end]
-            window = int(windows[mine[0]])
-            begin = int(made.windows[window])
-            local = ats[mine] - begin
-            self._permutation(number, window, int(made.windows[window + 1]) - begin).apply(local)
-            ats[mine] = begin + local
-        dealt = np.searchsorted(made.ats, ats, side="right") - 1
-        return np.asarray(self._starts[made.shards[dealt]] + ats - made.ats[dealt])
+        if not ats.size:
+            return ats
+        made = self._pass(number)
+        first, last = (np.searchsorted(made.windows, [ats.min(), ats.max()], side="right") - 1).tolist()
+        if first == last:
+            ats -= made.windows[first]
+            self._window(number, first).draw(ats.ctypes.data, ats.size)
+            return ats
+        windows = np.searchsorted(made.windows[first + 1 : last + 1], ats, side="right")
+        by_window = np.argsort(windows.astype(np.min_scalar_type(last - first)), kind="stable")  # of 16 bits or fewer it is a radix sort
+        grouped = (ats - made.windows[first + windows])[by_window]
+        address, counts = grouped.ctypes.data, np.bincount(windows)
+        for window in np.flatnonzero(counts).tolist():
+            count = int(counts[window])
+            self._window(number, first + window).draw(address, count)
+            address += count * grouped.itemsize
+        ats[by_window] = grouped
+        return ats
 
     def _ats(self, positions: Rows) -> Rows:
         """Return where positions of a pass stand along the lanes."""
         lanes = self._ordering.lanes
         if lanes == 1:
             return np.array(positions, np.int64)
-        turn, slot = np.divmod(positions, lanes)
-        return np.asarray(self._lanes[slot * order.lane_step(lanes)[0] % lanes] + turn)
+        turns = positions // lanes
+        slots = turns * lanes
+        np.subtract(positions, slots, out=slots)
+        ats = self._by_slot[slots]
+        ats += turns
+        return ats
 
     def place(self, number: int, row: int) -> int:
         """Return the position of pass `number` at which a row stands.
@@ -223,12 +254,12 @@ class WindowedLaw:
                 del self._passes[next(iter(self._passes))]
         return found
 
-    def _permutation(self, number: int, window: int, size: int) -> order.Permutation:
-        found = self._permutations.get((number, window))
+    def _window(self, number: int, window: int) -> _Window:
+        found = self._windows.get((number, window))
         if found is None:
-            found = self._permutations[number, window] = order.Permutation(size, _window_key(self._ordering.seed, number, window))
-            while len(self._permutations) > _MOST_WINDOWS:
-                del self._permutations[next(iter(self._permutations))]
+            found = self._windows[number, window] = _Window(self._pass(number), window, _window_key(self._ordering.seed, number, window))
+            while len(self._windows) > _MOST_WINDOWS:
+                del self._windows[next(iter(self._windows))]
         return found
 
 

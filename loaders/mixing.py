@@ -5,7 +5,7 @@ decide. So a position's source is found from its block alone, and its place in t
 source's share, and how often the source came before in the block. Weights that change do so at the beginning of a block.
 
 The order in a block is a shuffle by Fisher and Yates over SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA
-2014). Cost (`benchmarks/order_cost.py`): a block of 1,000 takes some 25 us once; nothing grows with the number of samples. `deal_reference` is the slow, obvious statement.
+2014). Cost (`benchmarks/order_cost.py`): a block of 1,000 takes some 20 us once; nothing grows with the number of samples. `deal_reference` is the slow, obvious statement.
 
 Refused: drawing each position's source at random, whose shares are right on average only, and whose counts must be remembered to go on.
 """
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from .. import order
 from ..errors import BadRequest
-from ..jit import Kernel
+from ..jit import Bound, Held, Kernel
 
 Rows = npt.NDArray[np.int64]
 
@@ -30,7 +30,7 @@ BLOCK = 1000
 """Positions of a block."""
 
 _MASK = 2**64 - 1
-_deal = Kernel("loaders.mixing_kernel", "deal", "void(i8[:] i8[:] i8[:] u8)")
+_deal = Kernel("loaders.mixing_kernel", "deal", "void(i8[:] u8 u8)", sources=("kernel_memory",))
 
 
 def shares(weights: Sequence[float], block: int = BLOCK) -> tuple[int, ...]:
@@ -68,10 +68,10 @@ def deal_reference(counts: Sequence[int], key: int) -> list[tuple[int, int]]:
 
 
 class Block(NamedTuple):
-    """One block: the source at each of its positions, and how often that came before in it."""
+    """One block: the source at each of its positions, and the position of that source's own stream."""
 
     sources: Rows
-    turns: Rows
+    own: Rows
 
 
 class _Stretch(NamedTuple):
@@ -86,6 +86,10 @@ class _Stretch(NamedTuple):
     first: int
     counts: tuple[int, ...]
     before: tuple[int, ...]
+
+    def gone(self, number: int) -> tuple[int, ...]:
+        """Return how many positions of each source lie before block `number`, which is one of these."""
+        return tuple(had + (number - self.first) * count for had, count in zip(self.before, self.counts, strict=True))
 
 
 @final
@@ -116,24 +120,21 @@ class Mix:
     def _add(self, first: int, counts: tuple[int, ...]) -> None:
         before = (0,) * len(counts)
         if self._stretches:
-            last = self._stretches[-1]
-            blocks = first - last.first
-            before = tuple(had + blocks * count for had, count in zip(last.before, last.counts, strict=True))
-            if blocks == 0:
+            before = self._stretches[-1].gone(first)
+            if self._stretches[-1].first == first:
                 self._stretches.pop()
         self._stretches.append(_Stretch(first, counts, before))
 
     def locate(self, positions: Rows) -> tuple[Rows, Rows]:
         """Return for each position, of int64 and at least 0, its source and the position in that source's own stream."""
-        blocks, inside = np.divmod(positions, self.block)
+        blocks = positions // self.block
+        inside = positions - blocks * self.block
         sources, own = np.empty_like(inside), np.empty_like(inside)
         edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), blocks.size]
         for first, end in itertools.pairwise(edges if blocks.size else ()):
-            number = int(blocks[first])
-            stretch, dealt, places = self._stretch(number), self.dealt(number), inside[first:end]
-            sources[first:end] = found = dealt.sources[places]
-            gone = np.array([had + (number - stretch.first) * count for had, count in zip(stretch.before, stretch.counts, strict=True)], np.int64)
-            own[first:end] = gone[found] + dealt.turns[places]
+            dealt, places = self.dealt(int(blocks[first])), inside[first:end]
+            sources[first:end] = dealt.sources[places]
+            own[first:end] = dealt.own[places]
         return sources, own
 
     def position(self, source: int, own: int) -> int:
@@ -146,27 +147,32 @@ class Mix:
         after = None if stretch is None else self._stretches[self._stretches.index(stretch) + 1 :]
         if stretch is None or (after and own >= after[0].before[source]):
             raise BadRequest(f"position {own} of source {source} is never reached: its weight is 0")
-        number, turn = divmod(own - stretch.before[source], stretch.counts[source])
-        dealt = self.dealt(stretch.first + number)
-        return (stretch.first + number) * self.block + int(np.flatnonzero((dealt.sources == source) & (dealt.turns == turn))[0])
+        number = stretch.first + (own - stretch.before[source]) // stretch.counts[source]
+        dealt = self.dealt(number)
+        return number * self.block + int(np.flatnonzero((dealt.sources == source) & (dealt.own == own))[0])
 
     def gone(self, source: int, position: int) -> int:
         """Return how many of a source's own positions stand before a position."""
         number, inside = divmod(position, self.block)
-        stretch = self._stretch(number)
-        here = int((self.dealt(number).sources[:inside] == source).sum())
-        return stretch.before[source] + (number - stretch.first) * stretch.counts[source] + here
+        return self._stretch(number).gone(number)[source] + int((self.dealt(number).sources[:inside] == source).sum())
 
     def dealt(self, number: int) -> Block:
         """Return a block."""
-        return _dealt(self._stretch(number).counts, order.fold("penstock.mix", order.FORMAT, self._seed, number))
+        return _dealt(self._stretch(number), self._seed, number)
 
     def _stretch(self, number: int) -> _Stretch:
         return next(stretch for stretch in reversed(self._stretches) if stretch.first <= number)
 
 
 @lru_cache(maxsize=16)
-def _dealt(counts: tuple[int, ...], key: int) -> Block:
-    sources, turns = np.empty((2, sum(counts)), np.int64)
-    _deal(np.array(counts, np.int64), sources, turns, key)
-    return Block(sources, turns)
+def _dealt(stretch: _Stretch, seed: int, number: int) -> Block:
+    size = sum(stretch.counts)
+    memory = np.empty(2 * size + len(stretch.counts), np.int64)
+    _dealer(stretch.counts)(memory.ctypes.data, order.fold("penstock.mix", order.FORMAT, seed, number))
+    sources, turns = memory[: 2 * size].reshape(2, size)
+    return Block(sources, turns + np.array(stretch.gone(number), np.int64)[sources])
+
+
+@lru_cache(maxsize=16)
+def _dealer(counts: tuple[int, ...]) -> Bound:
+    return _deal.bind(Held(np.array(counts, np.int64)))
