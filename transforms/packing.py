@@ -5,8 +5,8 @@ its documents: enough for `FILL` of each to be used. Documents longer than a seq
 descending length, each where it leaves the least room ("Fewer Truncations Improve Language Modeling", Ding et al., ICML 2024); first fit takes them as they
 come; both then cut what fits nowhere whole, which with best fit is next to nothing. Concatenation cuts at every sequence's end.
 
-Cost (`benchmarks/order_cost.py`): 100 to 150 ns a document. `pack_reference` is the slow, obvious statement. Refused: as many sequences as best fit would like, since nobody could say how
-many rows a dataset has, or where row 10^9 lies, before all lengths were read.
+Cost (`benchmarks/order_cost.py`): 100 to 150 ns a document. `pack_reference` is the slow, obvious statement. Refused: as many sequences as best fit would
+like, since nobody could say how many rows a dataset has, or where row 10^9 lies, before all lengths were read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Longs = npt.NDArray[np.int64]
 Algorithm = Literal["best_fit", "first_fit", "concat"]
 """How pieces are placed."""
 
-ALGORITHMS = ("best_fit", "first_fit", "concat")
+ALGORITHMS: tuple[Algorithm, ...] = ("best_fit", "first_fit", "concat")
 FORMAT = 1
 """The version of the plans: any change that moves a token needs a new number."""
 

@@ -61,4 +61,4 @@ def test_golden_plans() -> None:
     """These plans may never change while the format is 1."""
     assert FORMAT == 1
     lengths = np.array([5, 9, 1, 0, 14, 3, 7, 2], np.int64)
-    assert {algorithm: listed(pack(lengths, 10, algorithm)) for algorithm in ALGORITHMS} == GOLDEN  # type: ignore[arg-type]
+    assert {algorithm: listed(pack(lengths, 10, algorithm)) for algorithm in ALGORITHMS} == GOLDEN
