@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import penstock as ps
+from penstock import DataLoader
 
 from .rivals.augmentation import MEAN, SIDE, STD
 from .rivals.loop import Config, run
@@ -46,7 +47,7 @@ def load(config: Config) -> Iterable[Any]:
     if kind.startswith("W1"):
         ops: list[Any] = [ps.transforms.RandomResizedCrop(SIDE), ps.transforms.RandomHorizontalFlip()]
         options["transforms"] = {"image": ops if kind == "W1-u8" else [*ops, ps.transforms.Normalize(MEAN, STD)]}
-    return ps.DataLoader(dataset, batch_size=config["batch_size"], shuffle=True, num_workers=workers, persistent_workers=workers > 0, **options)
+    return DataLoader(dataset, batch_size=config["batch_size"], shuffle=True, num_workers=workers, persistent_workers=workers > 0, **options)
 
 
 if __name__ == "__main__":

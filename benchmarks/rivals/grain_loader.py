@@ -36,6 +36,20 @@ AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 """For datasets of batches: the default, 500 elements ahead, means 500 batches there."""
 
 
+class Stateful(Endless):
+    """Epochs of an iterator that has a state."""
+
+    batches: Any
+
+    def state_dict(self) -> Any:
+        """Return the iterator's state."""
+        return self.batches.get_state()
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on from a state."""
+        self.batches.set_state(state)
+
+
 def load(config: Config) -> Iterable[Any]:
     """Return the loader."""
     kind, workers, size = config["kind"], config["workers"], config["batch_size"]
@@ -57,7 +71,7 @@ def load(config: Config) -> Iterable[Any]:
         dataset = samples.to_iter_dataset().batch(size) if images else samples.batch(size).to_iter_dataset(AHEAD)
     if workers:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return Endless(iter(dataset), len(records) // size)
+    return Stateful(iter(dataset), len(records) // size)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """MosaicML Streaming: MDS shards of 64 MB, uncompressed, a local `StreamingDataset(shuffle=True)` in a torch DataLoader.
 
-The dataset is told the batch size, as it asks; images are decoded in `__getitem__` of a subclass, as its documentation has it. Names in shared
+Where a state is asked for, in its own `StreamingDataLoader`. The dataset is told the batch size, as it asks; images are decoded in `__getitem__` of a subclass, as its documentation has it. Names in shared
 memory that an earlier run left are cleaned first, which it recommends too.
 
 It imports torchvision, of which the package registry has CUDA builds alone; those stumble over operators that a torch for CPUs lacks,
@@ -24,7 +24,7 @@ OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-
 for operator in ("nms", "qnms"):
     OPERATORS.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
 
-from streaming import MDSWriter, StreamingDataset  # noqa: E402 (behind the operators that it stumbles over)
+from streaming import MDSWriter, StreamingDataLoader, StreamingDataset  # noqa: E402 (behind the operators that it stumbles over)
 from streaming.base.util import clean_stale_shared_memory  # noqa: E402 (likewise)
 
 
@@ -54,7 +54,9 @@ def load(config: Config) -> Iterable[Any]:
     workers, size = config["workers"], config["batch_size"]
     dataset = Finished(local=str(Path(config["data"]) / "mds"), shuffle=True, batch_size=size)
     dataset.kind = config["kind"]
-    return DataLoader(dataset, batch_size=size, num_workers=workers, persistent_workers=workers > 0)
+    kind_of: Any = StreamingDataLoader if config["style"] == "stateful" else DataLoader
+    loader: Iterable[Any] = kind_of(dataset, batch_size=size, num_workers=workers, persistent_workers=workers > 0)
+    return loader
 
 
 if __name__ == "__main__":

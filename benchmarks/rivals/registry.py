@@ -111,3 +111,12 @@ LOADERS = (
     _limit("limit: copy of the bytes", "copy", ("W3",), 1),
 )
 """All of them, in the order of the table."""
+
+STATEFUL = (
+    *(loader for loader in LOADERS if loader.name in ("Penstock", "litdata")),
+    _rival("torchdata", "torchdata_loader", "torch", "torchdata", "torch", reads=""),
+    _rival("mosaicml-streaming", "mosaic_loader", "mosaic", "mosaicml-streaming", "torch", style="stateful"),
+    _rival("grain", "grain_loader", "grain", "grain", "array-record", style="samples", workloads=("W2", "W3")),
+    _rival("grain, batched reads", "grain_loader", "grain", "grain", "array-record", style="batched", workloads=("W4",)),
+)
+"""Those that have a state to go on from, for `benchmarks.resume`."""
