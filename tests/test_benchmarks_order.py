@@ -1,0 +1,53 @@
+"""The benchmarks of the order, of scale and of resuming run, small, so that none rots; their figures are not looked at but where they are exact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import order_cost, resume, scale
+from benchmarks.rivals.registry import LOADERS
+
+
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: Any, *options: str) -> Any:
+    """Run a program's `main` and return the JSON that it wrote."""
+    path = tmp_path / "found.json"
+    monkeypatch.setattr("sys.argv", [program.__name__, *options, "--json", str(path)])
+    program.main()
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_what_the_order_costs_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every question of `order_cost` has its answer; those that are no times are what the law makes them."""
+    found = told(monkeypatch, tmp_path, order_cost, "--rounds", "1", "--positions", "4096", "--rows", "5000", "--documents", "2000")
+    assert found["orders_ns"].keys() >= found["loaders"].keys() == order_cost.ORDERS.keys()
+    assert found["windows"]["1"]["one_shard"] > 0.99
+    assert found["windows"]["all"]["one_shard"] < 0.02
+    assert found["packing"]["best_fit"]["filled"] > 0.97
+    assert found["packing"]["best_fit"]["cut"] == 0
+    assert all(one["mb"] < 0.1 for name, one in found["seeking"].items() if name.startswith("global"))
+
+
+def test_scale_is_simulated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every lane count has a row for the whole run and one for the run that lost a tenth of its ranks; as many lanes as nodes read hardly more than the data."""
+    monkeypatch.setattr(scale, "SHARDS", 1000)
+    monkeypatch.setattr(scale, "ROWS", 1000)
+    found = told(monkeypatch, tmp_path, scale, "--ranks", "80", "--lanes", "10,80", "--batch-size", "16", "--markdown", str(tmp_path / "found.md"))
+    assert [row["ranks"] for row in found] == [80, 72] * 4
+    assert found[0]["all traffic / data"] < 1.05
+    assert (tmp_path / "found.md").read_text(encoding="utf-8").count("\n") >= 10
+
+
+def test_resuming_is_measured_and_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ours goes on with the batches of an uninterrupted run, for windows and rows; a loader that fails is told with the reason and holds up nobody."""
+    broken = replace(LOADERS[0], name="broken", module="benchmarks.rivals.nothing")
+    monkeypatch.setattr(resume, "STATEFUL", (LOADERS[0], broken))
+    found = told(monkeypatch, tmp_path, resume, "--data", str(tmp_path), "--rounds", "1", "--scale", "0.002", "--workers", "0")
+    assert found["rows"].keys() == {"W3, 0 workers", "W4, 0 workers"}
+    for rows in found["rows"].values():
+        assert rows["Penstock"]["exact"]
+        assert "load" in rows["broken"]["absent"]
