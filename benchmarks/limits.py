@@ -33,7 +33,7 @@ from penstock.transforms import region
 from penstock.transforms.chain import compile_chain
 from penstock.transforms.geometry import Crop, Flip, Scale, Step, View
 from penstock.transforms.jpeg import decode, read_header
-from penstock.transforms.resample import pixel_buffer, resample
+from penstock.transforms.resample import pixel_buffer, resample, resample_rows
 
 from .limits_kernels import copy_rows
 from .rivals.augmentation import MEAN, SIDE, STD, crop
@@ -86,20 +86,35 @@ def _decoded(data: Any, *, parts: bool) -> tuple[Any, View, int]:
 
 
 def _images(config: Config, source: Source) -> Batches:
-    """Make batches of images; `source.files` are read into memory first."""
+    """Make batches of JPEGs, which are read into memory first."""
     table, size = _table(config["kind"]), config["batch_size"]
     batch = np.zeros((size, 3, SIDE, SIDE), table.dtype)
-    stored = [np.frombuffer(source[index]["image"], np.uint8) for index in range(len(source))] if source.files else source.arrays["image"]
+    stored = [np.frombuffer(source[index]["image"], np.uint8) for index in range(len(source))]
     while True:
         places = np.random.default_rng().permutation(len(stored))
         for start in range(0, len(places), size):
             rows = places[start : start + size]
             for out, row in zip(batch, rows, strict=False):
-                if source.files:
-                    pixels, view, factor = _decoded(stored[row], parts=config["style"] == "region")
-                else:
-                    pixels, view, factor = stored[row], _view(*stored[row].shape[:2]), 1
+                pixels, view, factor = _decoded(stored[row], parts=config["style"] == "region")
                 resample(pixels, view, factor, table, out, channels_first=True)
+            yield len(rows)
+
+
+def _stored_images(config: Config, source: Source) -> Batches:
+    """Make batches of decoded images, a call of the kernel for each."""
+    table, size = _table(config["kind"]), config["batch_size"]
+    stored, batch = source.arrays["image"], np.zeros((size, 3, SIDE, SIDE), np.float32)
+    first, row_bytes, (height, width, channels) = stored.ctypes.data, stored[0].nbytes, stored.shape[1:]
+    cropping, flipping = ps.transforms.RandomResizedCrop(SIDE), ps.transforms.RandomHorizontalFlip()
+    for epoch in itertools.count(random.getrandbits(32)):
+        places = np.random.default_rng().permutation(len(stored))
+        for start in range(0, len(places), size):
+            rows = places[start : start + size]
+            keys, samples = np.full(len(rows), epoch, np.uint64), rows.astype(np.uint64)
+            boxes, _ = cropping.crops(height, width, keys, samples, 0)
+            flipped = flipping.flips(keys, samples, 1)
+            sources = first + rows * row_bytes
+            resample_rows(sources, (height, width, channels), boxes, (SIDE, SIDE), flipped, table, batch[: len(rows)], channels_first=True)
             yield len(rows)
 
 
@@ -145,7 +160,7 @@ def batches_of(config: Config) -> Batches:
     source = Source(config["source"], config["kind"])
     if config["style"] == "copy":
         return _copies(config, source)
-    make: Callable[[Config, Source], Batches] = _images if config["kind"].startswith("W1") else _rows
+    make: Callable[[Config, Source], Batches] = _images if source.files else _stored_images if config["kind"] == "W1-raw" else _rows
     return make(config, source)
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..errors import BadData
 from ..fields import Field
 from ..metrics import WorkTimes
+from ..shards.columns import FixedColumn
 from ..transforms.base import Ragged
 from ..transforms.chain import Chain
 from ..transforms.map import DeclaredMap, stacked
@@ -84,6 +85,10 @@ def _transformed(chain: Chain, places: Sequence[Place], keys: Sequence[int], sin
     sink.stage(Stage.DECODE if chain.decoder is not None else Stage.TRANSFORM)
     if not isinstance(chain.output, Ragged):
         out = sink.fixed(chain.name)
+        if chain.together and (rows := _stored(chain, places)):
+            began = perf_counter_ns()
+            chain.run_together(rows, keys, [place.sample for place in places], out)
+            return WorkTimes(transform_ns=perf_counter_ns() - began)
         return _each(chain, places, keys, [out[index, ...] for index in range(len(out))])
     began = perf_counter_ns()
     lengths = np.fromiter((place.value(chain.source).size for place in places), np.int64, len(places))
@@ -92,6 +97,14 @@ def _transformed(chain: Chain, places: Sequence[Place], keys: Sequence[int], sin
     read_ns = perf_counter_ns() - began
     runs = [values[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
     return WorkTimes(read_ns=read_ns).merge(_each(chain, places, keys, runs))
+
+
+def _stored(chain: Chain, places: Sequence[Place]) -> list[npt.NDArray[Any]]:
+    """Return the rows as they lie in memory; none where some column has to parse them."""
+    columns = [place.columns[chain.source] for place in places]
+    if not all(isinstance(column, FixedColumn) for column in columns):
+        return []
+    return [column.row(place.offset) for column, place in zip(columns, places, strict=True)]
 
 
 def _each(chain: Chain, places: Sequence[Place], keys: Sequence[int], outs: Sequence[npt.NDArray[Any]]) -> WorkTimes:

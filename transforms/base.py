@@ -30,6 +30,9 @@ Layout = Literal["HWC", "CHW"]
 Array = npt.NDArray[Any]
 """An array of any dtype."""
 
+Words = npt.NDArray[np.uint64]
+"""Keys or samples, of many samples."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -123,6 +126,14 @@ class Geometric(Op):
     @abstractmethod
     def steps(self, height: int, width: int, rng: Random) -> tuple[Step, ...]:
         """Return what to do to an image of this size."""
+
+    def crops(self, height: int, width: int, keys: Words, samples: Words, number: int) -> tuple[Array, tuple[int, int]] | None:
+        """Return what `steps` keeps of each of many images of this size, int64 `[N, 4]` inside of it, and the size that is resized to; None if that is not all it does."""
+        return None
+
+    def flips(self, keys: Words, samples: Words, number: int) -> Array | None:
+        """Return which of many images `steps` mirrors, bool `[N]`; None if that is not all it does."""
+        return None
 
     def apply(self, value: Array, given: Given, rng: Random) -> Array:
         """Carry the steps out one by one."""

@@ -6,7 +6,8 @@ JPEG is decoded at the smallest scale that the view needs, and one kernel crops,
 Colour ops stand between such passes. Anything else runs op by op with numpy.
 
 A chain holds values only (no compiled code, no handles), so it is sent to workers as it is. `Chain.reference` is the slow way, op by op; `run`
-equals it bit for bit. Cost of a sample: one decode, one read of the decoded pixels, one write of the slot.
+equals it bit for bit, and so does `run_together`, which does a whole batch of stored images in one call where they are only cropped, resized and
+mirrored. Cost of a sample: one decode, one read of the decoded pixels, one write of the slot.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from .base import Array, Encoded, Geometric, Given, Layout, Op, PixelOp, Ragged,
 from .geometry import Crop, Scale, Step, View
 from .image import Decode
 from .jpeg import Header, decode, read_header
-from .random import Random, philox
+from .random import Random, philox, philox_rows
 from .region import decode_region
-from .resample import IDENTITY, enlarged, fused, pixel_buffer, resample, resampled
+from .resample import IDENTITY, enlarged, fused, fused_rows, pixel_buffer, resample, resample_rows, resampled
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,48 @@ class Chain:
             raise BadRequest(f"column {self.name!r}: {list(self.ops)} need each sample on its own; use run")
         out[...] = _carried(self.tail, values, Random(0, 0))
 
+    @property
+    def together(self) -> bool:
+        """Whether `run_together` does a whole batch of stored images in one call: they are cropped, resized to one size, perhaps mirrored, and no more."""
+        if self.decoder is not None or self.head or not self.body or self.table is None or self.table.dtype not in (np.uint8, np.float32):
+            return False
+        ops, given = [stage.op for stage in self.body], self.body[0].given
+        if not isinstance(given, Spec) or not given.known or not all(isinstance(op, Geometric) for op in ops):
+            return False
+        return _does(ops[0], "crops") and all(_does(op, "flips") for op in ops[1:])
+
+    def run_together(self, values: Sequence[Array], keys: Sequence[int], samples: Sequence[int], out: Array) -> None:
+        """Write many transformed samples, each as `run` would, into `out`, `[N, *shape]`; for chains whose `together` is true.
+
+        Raises:
+            BadRequest: the chain needs each sample on its own, or a slot is not what `output` says.
+        """
+        if not self.together:
+            raise BadRequest(f"column {self.name!r}: {list(self.ops)} need each sample on its own; use run")
+        given, output, table = self.body[0].given, self.output, self.table
+        assert isinstance(given, Spec)
+        assert isinstance(output, Spec)
+        assert table is not None
+        self._check_slot(out[0])
+        shape = given.fixed_shape
+        wrong = next((each for each in values if each.shape != shape or each.dtype != np.uint8 or not each.flags.c_contiguous), None)
+        if wrong is not None:
+            raise BadRequest(f"column {self.name!r}: a row is {wrong.dtype} {list(wrong.shape)}, not {given}")
+        key_words, sample_words = (np.array([each & _MASK64 for each in one], np.uint64) for one in (keys, samples))
+        first = self.body[0]
+        assert isinstance(first.op, Geometric)
+        found = first.op.crops(shape[0], shape[1], key_words, sample_words, first.number)
+        assert found is not None
+        flipped = np.zeros(len(values), np.bool_)
+        for stage in self.body[1:]:
+            assert isinstance(stage.op, Geometric)
+            flips = stage.op.flips(key_words, sample_words, stage.number)
+            assert flips is not None
+            flipped ^= flips
+        sources = np.array([each.ctypes.data for each in values], np.int64)
+        channels_first = output.layout == "CHW"
+        resample_rows(sources, (shape[0], shape[1], shape[2]), found[0], found[1], flipped, table, out, channels_first=channels_first)
+
     def reference(self, value: Array, key: int, sample: int) -> Array:
         """Return the transformed sample, op by op, from the same decoding as `run`'s."""
         rng = Random(key, sample)
@@ -137,7 +180,8 @@ class Chain:
         ops = [stage.op for stage in self.body]
         draws: tuple[Kernel, ...] = (philox,) if ops else ()
         parts = (region.decode_part,) if self.decoder is not None and ops else ()
-        return (fused, *draws, *parts, *(kernel for op in ops if isinstance(op, PixelOp) for kernel in op.kernels()))
+        rows: tuple[Kernel, ...] = (fused_rows, philox_rows) if self.together else ()
+        return (fused, *rows, *draws, *parts, *(kernel for op in ops if isinstance(op, PixelOp) for kernel in op.kernels()))
 
     def cold(self) -> bool:
         """Return whether `warm` will have to compile, which takes some seconds, rather than load machine code; costs a look at a folder."""
@@ -169,6 +213,14 @@ class Chain:
                 elif isinstance(step, Crop):
                     height, width = step.box[2:]
         return items
+
+
+_MASK64 = 0xFFFFFFFFFFFFFFFF
+
+
+def _does(op: Op, what: str) -> bool:
+    """Return whether an op says of many images at once what it does to them."""
+    return getattr(type(op), what, None) is not getattr(Geometric, what)
 
 
 def _carried(stages: Sequence[Stage], value: Array, rng: Random) -> Array:

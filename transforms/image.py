@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadData, BadRequest
-from .base import Array, Encoded, Geometric, Given, Op, Spec, image_spec
+from .base import Array, Encoded, Geometric, Given, Op, Spec, Words, image_spec
 from .geometry import Crop, Flip, Scale, Step
 from .jpeg import MAX_PIXELS, Mode, decode, read_header
-from .random import Random
+from .random import Draws, Random
 
 _ATTEMPTS = 10
 
@@ -275,6 +275,21 @@ class RandomResizedCrop(Geometric):
             wide = max(min(round(height * self.ratio[1]), width), 1)
         return (height - tall) // 2, (width - wide) // 2, tall, wide
 
+    def crops(self, height: int, width: int, keys: Words, samples: Words, number: int) -> tuple[Array, tuple[int, int]]:
+        """Return the boxes of many images: those whose first attempt is a miss one by one, the others at once, by the same arithmetic."""
+        draws = Draws(keys, samples, number, 4)
+        area = height * width * draws.uniform(0, *self.scale)
+        ratio = np.array(
+            [math.exp(each) for each in draws.uniform(1, math.log(self.ratio[0]), math.log(self.ratio[1])).tolist()]
+        )  # numpy's may differ by a bit
+        wide, tall = np.rint(np.sqrt(area * ratio)).astype(np.int64), np.rint(np.sqrt(area / ratio)).astype(np.int64)
+        hit = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
+        wide, tall = np.where(hit, wide, 1), np.where(hit, tall, 1)
+        boxes = np.stack([draws.integer(2, height - tall + 1), draws.integer(3, width - wide + 1), tall, wide], axis=1)
+        for index in np.flatnonzero(~hit).tolist():
+            boxes[index] = self.box(height, width, draws.one(index))
+        return boxes, _pair("RandomResizedCrop", self.size)
+
     def steps(self, height: int, width: int, rng: Random) -> tuple[Step, ...]:
         """Crop, then scale."""
         return Crop(self.box(height, width, rng)), Scale(*_pair("RandomResizedCrop", self.size))
@@ -299,6 +314,10 @@ class RandomHorizontalFlip(Geometric):
     def declare(self, given: Given) -> Spec:
         """Return what was given."""
         return Spec(image_spec(self, given), "uint8", "HWC")
+
+    def flips(self, keys: Words, samples: Words, number: int) -> Array:
+        """Flip some of many."""
+        return np.asarray(Draws(keys, samples, number, 1).uniform(0) < self.p)
 
     def steps(self, height: int, width: int, rng: Random) -> tuple[Step, ...]:
         """Flip or do nothing."""

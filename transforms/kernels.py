@@ -17,6 +17,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from ..kernel_memory import longs
 from .slack import PRECISION
 from .vectors import (
     LANES,
@@ -35,6 +36,10 @@ Compiled = TypeVar("Compiled", bound=Callable[..., object])
 Bytes = npt.NDArray[np.uint8]
 Longs = npt.NDArray[np.int64]
 Words = npt.NDArray[np.int32]
+
+
+RECORD = 29
+"""Numbers that the arguments of a pass are."""
 
 
 def _njit(function: Compiled) -> Compiled:
@@ -265,3 +270,29 @@ def fused(
             _emit_plain(scratch, across, flipped, target, strides[2])
         else:
             _emit(scratch, across, channels, flipped, table, size, target, strides[1], strides[2])
+
+
+@_njit
+def fused_rows(scratch: Bytes, places: Longs, weights: Words, records: int, count: int) -> None:
+    """Write the results of many passes, whose arguments from `source` on stand one after the other at an address, `RECORD` int64 each."""
+    all_of = longs(np.uint64(records))
+    for index in range(count):
+        at = index * RECORD
+        fused(
+            scratch,
+            places,
+            weights,
+            all_of[at],
+            (all_of[at + 1], all_of[at + 2], all_of[at + 3]),
+            (all_of[at + 4], all_of[at + 5], all_of[at + 6], all_of[at + 7]),
+            all_of[at + 8],
+            (all_of[at + 9], all_of[at + 10]),
+            (all_of[at + 11], all_of[at + 12], all_of[at + 13], all_of[at + 14]),
+            all_of[at + 15] != 0,
+            (all_of[at + 16], all_of[at + 17], all_of[at + 18], all_of[at + 19]),
+            all_of[at + 20],
+            all_of[at + 21],
+            all_of[at + 22],
+            (all_of[at + 23], all_of[at + 24], all_of[at + 25]),
+            (all_of[at + 26], all_of[at + 27], all_of[at + 28]),
+        )

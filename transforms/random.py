@@ -4,7 +4,7 @@ Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 
 random bits. The counter is (sample low, sample high, op number, draw number) and the key is the caller's fold of seed and epoch, so there is
 no state to save, to seed per worker or to advance: any worker draws the same numbers for a sample, in any order and in any batch.
 
-A draw costs one call of a compiled function, about a microsecond. Refused: one seeded generator per sample (`numpy.random.Philox` takes
+A draw costs one call of a compiled function, about a microsecond; `Draws` makes those of many samples in one call. Refused: one seeded generator per sample (`numpy.random.Philox` takes
 10 us to build) and one per worker (its numbers depend on who does the work). `philox_reference` is the same function in plain Python.
 """
 
@@ -38,6 +38,9 @@ philox = Kernel("transforms.random_kernel", "philox", "u8(u8 u8 u8 u8)")
 
 philox_words = Kernel("transforms.random_kernel", "philox_words", "void(u8[:] u8 u8 u8 u8)")
 """As many words of `philox` as an array has room for, one draw after the other; compiled."""
+
+philox_rows = Kernel("transforms.random_kernel", "philox_rows", "void(u8[:,:] u8[:] u8[:] u8)")
+"""The first draws of one op on many samples; compiled."""
 
 _bits = philox.bind()
 
@@ -97,3 +100,31 @@ class Random:
     def generator(self) -> np.random.Generator:
         """Return a numpy Generator keyed by the same parts, for a user's function; it costs about 10 us."""
         return np.random.Generator(np.random.Philox(key=self.key | (self.number << 64), counter=self.sample << 128))
+
+
+class Draws:
+    """The first draws of one op on many samples, each what `Random` gives for its sample alone, as arrays of `[N]`."""
+
+    def __init__(self, keys: npt.NDArray[np.uint64], samples: npt.NDArray[np.uint64], number: int, count: int) -> None:
+        """Make `count` draws for each sample."""
+        self._keys, self._samples, self._number = keys, samples, number
+        self._words = np.empty((len(keys), count), np.uint64)
+        philox_rows(self._words, keys, samples, number)
+
+    def __len__(self) -> int:
+        """Return how many samples there are."""
+        return len(self._keys)
+
+    def one(self, index: int) -> Random:
+        """Return the draws of one sample, from the first on."""
+        return Random(int(self._keys[index]), int(self._samples[index]), self._number)
+
+    def uniform(self, draw: int, low: float = 0.0, high: float = 1.0) -> npt.NDArray[np.float64]:
+        """Return draw `draw` as numbers in [low, high)."""
+        return np.asarray(low + (high - low) * ((self._words[:, draw] >> np.uint64(11)).astype(np.float64) * 2.0**-53))
+
+    def integer(self, draw: int, high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return draw `draw` as integers in [0, high), where each `high` is below 2^32: the upper half of a product of 128 bits."""
+        words, bound = self._words[:, draw], high.astype(np.uint64)
+        half, low = np.uint64(32), np.uint64(_MASK32)
+        return np.asarray((((words >> half) * bound + (((words & low) * bound) >> half)) >> half).astype(np.int64))

@@ -35,3 +35,11 @@ def philox_words(out: Any, key: np.uint64, sample: np.uint64, op: np.uint64, dra
     """Fill `out` with what `philox` returns for one draw after the other."""
     for index in range(out.size):
         out[index] = _word(key, sample, op, draw + np.uint64(index))
+
+
+@numba.njit
+def philox_rows(out: Any, keys: Any, samples: Any, op: np.uint64) -> None:
+    """Fill each row of `out` with what `philox` returns for a key and a sample, one draw after the other."""
+    for row in range(out.shape[0]):
+        for draw in range(out.shape[1]):
+            out[row, draw] = _word(keys[row], samples[row], op, np.uint64(draw))

@@ -27,6 +27,14 @@ _SIGNATURE = "void(u1[:] i8[:] i4[:] i8 i8*3 i8*4 i8 i8*2 i8*4 b1 i8*4 i8 i8 i8 
 fused = Kernel("transforms.kernels", "fused", _SIGNATURE, sources=("transforms.vectors", "transforms.slack"))
 """The whole pass; its arguments are explained in `kernels`."""
 
+fused_rows = Kernel(
+    "transforms.kernels", "fused_rows", "void(u1[:] i8[:] i4[:] i8 i8)", sources=("transforms.vectors", "transforms.slack", "kernel_memory")
+)
+"""Many passes, one after the other."""
+
+RECORD = 29
+"""Numbers that the arguments of a pass are, beside the scratch memory."""
+
 
 class _Scratch(threading.local):
     """Memory of one thread."""
@@ -42,6 +50,7 @@ class _Scratch(threading.local):
             self.line, self.places, self.weights = max(line, self.line), max(places, self.places), max(weights, self.weights)
             arrays = np.empty(self.line, np.uint8), np.empty(self.places, np.int64), np.empty(self.weights, np.int32)
             self.fused = fused.bind(*map(Held, arrays))
+            self.fused_rows = fused_rows.bind(*map(Held, arrays))
 
 
 _SCRATCH = _Scratch()
@@ -88,6 +97,47 @@ def resample(image: Array, view: View, factor: int, table: Array, out: Array, *,
         wide,
         pitch,
     )
+
+
+def resample_rows(
+    sources: Array,
+    shape: tuple[int, int, int],
+    boxes: Array,
+    size: tuple[int, int],
+    flipped: Array,
+    table: Array,
+    out: Array,
+    *,
+    channels_first: bool,
+) -> None:
+    """Write a part of each of many images of one size, resized to one size, through `table` into `out`.
+
+    Args:
+        sources: int64 `[N]`, the address of each image, uint8 `shape`, C-contiguous.
+        shape: height, width and channels of them all.
+        boxes: int64 `[N, 4]`, top, left, height and width of the part, which lies inside.
+        size: height and width of the results.
+        flipped: bool `[N]`, which of them are mirrored.
+        table: `[channels, 256]` of the dtype of `out`.
+        out: `[N, channels, height, width]` or `[N, height, width, channels]`, C-contiguous.
+        channels_first: which of the two.
+    """
+    (height, width), channels = size, shape[2]
+    taps = [2 * np.ceil(np.maximum(boxes[:, 2 + axis] / size[axis], 1.0)).astype(np.int64) + 4 for axis in (0, 1)]
+    pitch = -(-(width * channels + SLACK) // SLACK) * SLACK
+    most = [int(each.max(initial=0)) for each in (boxes[:, 2], *taps)]
+    _SCRATCH.grow((most[0] + 4) * pitch, 2 * (height + width), height * most[1] + width * most[2])
+    records = np.empty((len(sources), RECORD), np.int64)
+    records[:, 0] = sources
+    records[:, 1:4] = shape
+    records[:, 4:8] = boxes
+    records[:, 8:15] = (1, height, width, 0, 0, height, width)
+    records[:, 15] = flipped
+    records[:, 16:22] = (0, 0, 0, 0, table.ctypes.data, table.itemsize)
+    records[:, 22] = out.ctypes.data + np.arange(len(sources)) * (height * width * channels * out.itemsize)
+    records[:, 23:26] = (width, 1, height * width) if channels_first else (width * channels, channels, 1)
+    records[:, 26], records[:, 27], records[:, 28] = *taps, pitch
+    _SCRATCH.fused_rows(records.ctypes.data, len(records))
 
 
 def _most_taps(length: int, size: int, factor: int) -> int:

@@ -299,3 +299,43 @@ def test_turned_images_decoded_at_a_fraction_stay_close(orientation: int) -> Non
     chain.run(np.frombuffer(file.getvalue(), np.uint8), 0, 0, out)
     upright = ImageOps.exif_transpose(Pillow.open(file)).resize((24, 24), Pillow.Resampling.BILINEAR)
     assert np.abs(out.astype(float) - np.asarray(upright)).mean() <= 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    channels=st.sampled_from([1, 3]),
+    target=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    scale=st.sampled_from([(0.08, 1.0), (0.9, 1.0), (1.0, 1.0), (0.001, 0.01)]),
+    ratio=st.sampled_from([(0.75, 4 / 3), (1.0, 1.0), (0.1, 10.0)]),
+    flips=st.integers(0, 2),
+    floats=st.booleans(),
+    layout=st.sampled_from(["HWC", "CHW"]),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_many_images_at_once_are_what_each_is_alone(
+    size: tuple[int, int],
+    channels: int,
+    target: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    flips: int,
+    floats: bool,
+    layout: Any,
+    seed: int,
+) -> None:
+    """Stored images that are cropped at random, resized and mirrored in one call are bit for bit what `run` and the reference make of each."""
+    ops: list[Any] = [tr.RandomResizedCrop(target, scale, ratio), *[tr.RandomHorizontalFlip(0.5)] * flips]
+    ops += [tr.Normalize((0.5,) * channels, (0.25,) * channels)] if floats else []
+    chain = compile_chain("image", fields.Array((*size, channels), "uint8"), [*ops, tr.ToLayout(layout)])
+    assert chain.together
+    images = [np.random.default_rng(n).integers(0, 256, (*size, channels), np.uint8) for n in range(5)]
+    assert isinstance(chain.output, Spec)
+    out = np.empty((5, *chain.output.fixed_shape), chain.output.dtype)
+    keys, samples = [(seed + n) % 2**64 for n in range(5)], [seed % 1000, 7, 2**40 + seed % 9, 3, 3]
+    chain.run_together(images, keys, samples, out)
+    for image, key, sample, found in zip(images, keys, samples, out, strict=True):
+        alone = np.empty_like(found)
+        chain.run(image, key, sample, alone)
+        assert np.array_equal(found, alone)
+        assert np.array_equal(found, chain.reference(image, key, sample))
