@@ -1,7 +1,7 @@
 """An epoch through worker processes: hands out tasks ahead of the consumer, puts batches together in order, and gives them without a copy.
 
-Ahead of the consumer there are up to `window` slots in work or ready: for costly rows two as long as the consumer waits for every batch (a longer
-lead would take memory and bring nothing), more once it finds them ready. A batch is cut into chunks when its rows are costly, so that the first one is early
+Ahead of the consumer there are up to `window` slots in work or ready: of costly rows two, of large batches one for each worker, as long as the consumer
+waits for every batch (a longer lead would take memory and bring nothing), more once it finds them ready. A batch is cut into chunks when its rows are costly, so that the first one is early
 and a slow row holds up no others; small cheap batches share a slot, and are one task. They go to the consumer in the slot where they were written;
 when the consumer keeps more slots than the ring can spare, further ones are copied out, so that `list(loader)` works and nothing ever waits for the
 consumer to let go.
@@ -31,9 +31,6 @@ from .slotsink import BudgetTooSmall, SlotSink
 
 _HELD = 2
 """Batches the consumer may hold before further ones are copied: in `for batch in loader` it holds the last one while it asks for the next."""
-
-_LEAST_LEAD = 2
-"""Batches of costly rows in work or ready: one that is waited for, and one that workers go on with."""
 
 _FOUND_READY = 4
 """Batches one after the other that the consumer must find ready before the lead grows by one; a single one is the luck of an uneven batch."""
@@ -67,6 +64,7 @@ class Shape(NamedTuple):
         together: batches in one slot, at most: several when they are small and cheap.
         budgets: bytes a row of each ragged column may need, to begin with.
         window: slots in work or ready ahead of the consumer.
+        least: of those, as long as the consumer waits for every batch.
         parts: chunks that a slot's rows are cut into at most, once a worker is ready; before, they are cut as small as they may be.
         smallest: rows of the smallest chunk.
     """
@@ -76,6 +74,7 @@ class Shape(NamedTuple):
     together: int
     budgets: dict[str, int]
     window: int
+    least: int
     parts: int
     smallest: int
 
@@ -112,7 +111,7 @@ class PooledEpochs:
         self._building: dict[int, _Building] = {}
         self._owners: dict[int, _Building] = {}
         self._generation = 0
-        self._lead = Lead(shape.window, _LEAST_LEAD if shape.parts > 1 else shape.window)
+        self._lead = Lead(shape.window, shape.least)
         self._make_ring()
 
     def _make_ring(self) -> None:
@@ -156,7 +155,10 @@ class PooledEpochs:
                     yield from self._one_by_one(todo.epoch, made, mine)
                     continue
                 delivered = self._deliver(made)
-                self._issue(todo, number + 1)
+                if (
+                    self._shape.parts == 1 or self._lead.batches > self._shape.least
+                ):  # else the next one is in work, and what is dropped now has room for another
+                    self._issue(todo, number + 1)
                 yield delivered
                 self._check_turn(mine)
         finally:

@@ -24,6 +24,9 @@ from .work import Work
 _SMALLEST_CHUNK = 8
 """Rows; below this a message costs more than it spreads."""
 
+_LARGE_BATCH = 32 << 20
+"""Bytes of a batch that takes so long that nobody has to have one ready: each worker has one in work, and that is enough until the consumer falls behind."""
+
 
 @final
 class PooledEngine(Engine):
@@ -82,13 +85,15 @@ class PooledEngine(Engine):
         work, settings = self._work, self._settings
         ragged = [name for name, output in work.outputs.items() if output.ragged]
         mean_row_bytes = stored_row_bytes(work.dataset) if ragged else 0
+        window = max(settings.prefetch_factor * settings.num_workers, 2)
         rows = min(plan.batch_size, -(-plan.rows // plan.world_size))  # a batch may be asked for that is larger than the dataset
         return Shape(
             outputs=dict(work.outputs),
             rows=rows,
             together=min(work.together(rows), max(plan.steps(), 1)),
             budgets=budgets(ragged, mean_row_bytes),
-            window=max(settings.prefetch_factor * settings.num_workers, 2),
+            window=window,
+            least=2 if work.splits else min(max(settings.num_workers, 2), window) if work.row_bytes * rows >= _LARGE_BATCH else window,
             parts=settings.num_workers if work.splits else 1,
             smallest=_SMALLEST_CHUNK,
         )

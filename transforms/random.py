@@ -4,8 +4,9 @@ Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 
 random bits. The counter is (sample low, sample high, op number, draw number) and the key is the caller's fold of seed and epoch, so there is
 no state to save, to seed per worker or to advance: any worker draws the same numbers for a sample, in any order and in any batch.
 
-A draw costs one call of a compiled function, about a microsecond; `Draws` makes those of many samples in one call. Refused: one seeded generator per sample (`numpy.random.Philox` takes
-10 us to build) and one per worker (its numbers depend on who does the work). `philox_reference` is the same function in plain Python.
+A draw costs one call of a compiled function, about a microsecond; `Draws` makes those of many samples in one call. Refused: one seeded generator
+per sample (`numpy.random.Philox` takes 10 us to build) and one per worker (its numbers depend on who does the work). `philox_reference` is the same
+function in plain Python.
 """
 
 from __future__ import annotations

@@ -105,7 +105,9 @@ def made(
     work = compile_work(ds, {}, None, ordering=Ordering(4, True), tail="ragged")
     pool = HandPool(work, choose)
     budgets = {name: budget for name, output in work.outputs.items() if output.ragged}
-    shape = Shape(outputs=dict(work.outputs), rows=batch, together=1, budgets=budgets, window=window, parts=parts, smallest=2)
+    shape = Shape(
+        outputs=dict(work.outputs), rows=batch, together=1, budgets=budgets, window=window, least=2 if parts > 1 else window, parts=parts, smallest=2
+    )
     return pool, PooledEpochs(cast("Pool", pool), shape, Filler(work), helps=False)
 
 
@@ -249,7 +251,7 @@ def test_a_filler_works_while_no_worker_is_ready(texts: ps.Dataset) -> None:
     pool.ready = False
     pool.take_back = lambda: pool.tasks.popleft() if pool.tasks else None  # type: ignore[method-assign]
     pool.wait = lambda deadline=None: pytest.fail("nobody is there to wait for")  # type: ignore[method-assign]
-    shape = Shape(outputs=dict(work.outputs), rows=8, together=1, budgets=dict.fromkeys("abc", 64), window=4, parts=2, smallest=2)
+    shape = Shape(outputs=dict(work.outputs), rows=8, together=1, budgets=dict.fromkeys("abc", 64), window=4, least=2, parts=2, smallest=2)
     epochs = PooledEpochs(cast("Pool", pool), shape, Filler(work), helps=True)
     assert_same(run(epochs, texts), inline(texts), "done by the parent")
     assert len(pool.rings) > 1
@@ -269,7 +271,7 @@ def test_a_ring_without_workers_is_closed(texts: ps.Dataset) -> None:
     with pytest.raises(ps.StorageError, match="no more processes"):
         PooledEpochs(
             cast("Pool", pool),
-            Shape(outputs=dict(work.outputs), rows=8, together=1, budgets=dict.fromkeys("abc", 64), window=4, parts=2, smallest=2),
+            Shape(outputs=dict(work.outputs), rows=8, together=1, budgets=dict.fromkeys("abc", 64), window=4, least=2, parts=2, smallest=2),
             Filler(work),
             helps=False,
         )
