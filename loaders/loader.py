@@ -1,20 +1,17 @@
 """The public face: a torch DataLoader whose engine is ours.
 
-It keeps torch's arguments and attributes, makes the plan, compiles the transforms, counts what the consumer received, and wraps finished
-arrays in tensors without a copy. The only file of this room, beside the sampler it shows to torch, that imports torch. `iter()` is lazy:
-an epoch is entered, and processes start, with the first `next()`.
+It keeps torch's arguments and attributes. Over stored data (`Stored` has the plan and counts what the consumer received) it wraps finished arrays in tensors without a
+copy. Over any other dataset it is torch's own loader, whose batches cross from workers through our arena and which has a state (`Borrowed`). `iter()` is lazy
+over stored data: an epoch is entered, and processes start, with the first `next()`.
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
-import operator
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
 
 import torch
 import torch.utils.data
@@ -23,59 +20,67 @@ from ..errors import BadRequest
 from ..metrics import LoaderStats
 from ..shards.dataset import Dataset
 from ..shards.windows import TokenWindows
-from . import state as states
 from .batch import Batch, Ragged
-from .engine import Engine, Settings
-from .engines import make_engine
 from .law import Ordering
-from .mixture import Mixture, stream_of
+from .mixture import Mixture
+from .options import OwnOptions, TorchOptions, check_borrowed
 from .packed import Packed
-from .plan import Plan, Tail, default_tail
-from .ring import MAX_WORKERS
+from .plan import Plan, Tail
 from .sampler import EpochSampler
-from .state import Fingerprint, Progress
-from .tally import Tally
-from .topology import Topology, detect
-from .ways import Source, sequence_length_of
-from .work import Work, plain_work
+from .stored import Stored
+from .topology import Topology
 
 if TYPE_CHECKING:
     from ..transforms.base import Op
     from ..transforms.map import Map
     from .ledger import Digest
+    from .torch_borrowed import Borrowed
 
 
-_LOG = logging.getLogger("penstock")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True, default=Any)  # so that nobody has to say what a batch is
+else:
+    from typing import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True)
+
+SOURCES = (Dataset, TokenWindows, Packed, Mixture)
+"""What is stored, or made of what is."""
 
 
-class DataLoader(torch.utils.data.DataLoader[Any]):
-    """Batches of a `penstock.Dataset`, of `TokenWindows`, `Packed` or a `Mixture`: a dict of tensors (or arrays) per batch, exact at every resume.
+class DataLoader(torch.utils.data.DataLoader[T_co]):
+    """Batches of a dataset, for training: what torch's DataLoader is, with a state, and with an engine of its own for stored data.
 
-    Arguments that torch's DataLoader has mean what they mean there. The order of samples is a function of the dataset's version, `seed`,
-    the epoch and `shuffle`; ranks, workers, batch size and timing do not enter.
+    Of a `penstock.Dataset`, of `TokenWindows`, `Packed` or a `Mixture`: a dict of tensors (or arrays) per batch, exact at every resume. The order of samples is a
+    function of the dataset's version, `seed`, the epoch and `shuffle`; ranks, workers, batch size and timing do not enter. Of any other dataset: what torch's loader
+    gives, by torch's rules. Arguments that torch's DataLoader has mean what they mean there.
     """
 
-    _resuming: bool = False
-    _delivering: bool = False
-    _next_epoch: int | None = None
-    _run: int = 0
-    _standing: Progress = Progress()
-    _entered: list[tuple[int, int, Tally]]
+    _stored: Stored | None = None
+    plan: Plan
+    ordering: Ordering
+    topology: Topology
+    tail: Tail
+    output: Literal["torch", "numpy"]
+    transforms: Mapping[str, Sequence[Op]]
+    map: Map | Callable[[dict[str, Any]], Mapping[str, Any]] | None
 
     def __init__(
         self,
-        dataset: Source,
-        batch_size: int = 1,
+        dataset: Any,
+        batch_size: int | None = 1,
         shuffle: bool | None = None,
-        sampler: None = None,
-        batch_sampler: None = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
         num_workers: int = 0,
-        collate_fn: None = None,
+        collate_fn: Callable[[Any], Any] | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
         timeout: float = 0,
         worker_init_fn: Callable[[int], object] | None = None,
-        multiprocessing_context: None = None,
+        multiprocessing_context: Any = None,
         generator: torch.Generator | None = None,
         *,
         prefetch_factor: int | None = None,
@@ -94,11 +99,14 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         lanes: int = 1,
         epoch_samples: int | None = None,
         output: Literal["torch", "numpy"] = "torch",
+        snapshot_every_n_steps: int | None = 1,
     ) -> None:
         """Decide the plan and compile the transforms; nothing is read but the manifest (and the first row, when there is a `map`).
 
+        Over a dataset that is not stored by Penstock, torch's arguments mean what they mean to torch, and those of them that are said to have to be None need not be.
+
         Args:
-            dataset: what to read: a `penstock.Dataset`, `TokenWindows` or `Packed` sequences over one, or a `Mixture`.
+            dataset: what to read: a `penstock.Dataset`, `TokenWindows` or `Packed` sequences over one, a `Mixture`; or any dataset that torch's loader takes.
             batch_size: rows of a batch on this rank.
             shuffle: whether each epoch is a new permutation: of all rows, unless `window_shards` says otherwise.
             sampler: must be None: the plan is the sampler, see `topology`.
@@ -128,46 +136,54 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             lanes: cut the permuted shards, end to end, into so many lanes of equally many rows, and take one row of each in turn.
             epoch_samples: samples of an epoch over all ranks; an epoch then begins where the one before ended, in one pass over the data after the other.
             output: `"torch"` tensors or `"numpy"` arrays, both in the memory they were written to.
+            snapshot_every_n_steps: of a dataset, not stored by Penstock, that has a state: it is asked for it behind every so many batches of a worker.
 
         Raises:
             BadRequest: an argument cannot work, or the transforms do not fit the columns.
             ValueError: torch refuses an argument.
         """
-        _check(dataset, batch_size, output, sampler=sampler, batch_sampler=batch_sampler, collate_fn=collate_fn, context=multiprocessing_context)
-        _check_spread(num_workers, prefetch_factor, pin_memory_device)
-        place = _place_of(topology, tickets, broadcast)
-        self.tail = _tail_of(tail, drop_last, place.world_size)
-        self.ordering = Ordering(_seed_of(seed, generator), bool(shuffle), window_shards or 0, lanes, epoch_samples or 0)
-        self.topology, self.map, self.output = place, map, output
-        self.transforms = {} if transforms is None else transforms
-        stream = stream_of(dataset, self.ordering)
-        self.plan = Plan(rows=stream.positions, batch_size=batch_size, rank=place.rank, world_size=place.world_size, tail=self.tail, lanes=lanes)
-        self._work = self._compiled(dataset)
-        self._tally, self._entered = Tally(), []
-        as_torch = cast("torch.utils.data.Dataset[Any]", dataset)  # map-style by its methods, which is what torch asks for
-        super().__init__(
-            as_torch,
+        options = TorchOptions(
             batch_size,
-            sampler=EpochSampler(as_torch, self.plan, stream, self.ordering, weakref.WeakMethod(self.set_epoch)),
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            drop_last=self.tail == "drop",
-            timeout=timeout,
-            worker_init_fn=cast("Callable[[int], None] | None", worker_init_fn),
-            generator=generator,
-            prefetch_factor=prefetch_factor,
-            persistent_workers=persistent_workers,
+            shuffle,
+            sampler,
+            batch_sampler,
+            num_workers,
+            collate_fn,
+            pin_memory,
+            drop_last,
+            timeout,
+            worker_init_fn,
+            multiprocessing_context,
+            generator,
+            prefetch_factor,
+            persistent_workers,
+            pin_memory_device,
+            in_order,
         )
-        self.in_order = in_order
-        self._engine = self._made_engine(broadcast, sequence, tickets)
+        own = OwnOptions(transforms, map, seed, tail, topology, broadcast, sequence, tickets, window_shards, lanes, epoch_samples, output)
+        if isinstance(dataset, SOURCES):
+            self._store(Stored(dataset, options, own, torch.get_num_threads()), options, own)
+        else:
+            check_borrowed(dataset, own)
+            self._borrowed: Borrowed = importlib.import_module(".torch_borrowed", __package__).Borrowed(snapshot_every_n_steps)
+            super().__init__(dataset, **options.to_torch())
 
-    def _compiled(self, dataset: Source) -> Work:
-        """Return what is to be done; without transforms that needs nothing that decodes images, so it is imported for those that have some."""
-        if self.map is None and self.transforms == {}:
-            return plain_work(dataset, ordering=self.ordering, tail=self.tail)
-        compiler = importlib.import_module(".compile", __package__)
-        made: Work = compiler.compile_work(dataset, self.transforms, self.map, ordering=self.ordering, tail=self.tail)
-        return made
+    def _store(self, stored: Stored, options: TorchOptions, own: OwnOptions) -> None:
+        """Be a loader over stored data, to whom it may look like torch's."""
+        self._stored = stored
+        self.plan, self.ordering, self.topology, self.tail = stored.plan, stored.ordering, stored.place, stored.tail
+        self.output, self.map, self.transforms = own.output, own.map, {} if own.transforms is None else own.transforms
+        dataset = cast("torch.utils.data.Dataset[Any]", stored.work.dataset)  # map-style by its methods, which is what torch asks for
+        shown = EpochSampler(dataset, self.plan, stored.stream, self.ordering, weakref.WeakMethod(self.set_epoch))
+        told: dict[str, Any] = {
+            "shuffle": None,
+            "sampler": shown,
+            "drop_last": self.tail == "drop",
+            "multiprocessing_context": None,
+            "in_order": True,
+        }
+        super().__init__(dataset, **options._replace(**told).to_torch())
+        self.in_order = options.in_order
 
     @property
     def seed(self) -> int:
@@ -179,67 +195,37 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """Whether rows are permuted."""
         return self.ordering.shuffle
 
-    @property
-    def _shown(self) -> EpochSampler:
-        """The sampler that frameworks see."""
-        return cast("EpochSampler", self.sampler)
-
-    def _settings(self) -> Settings:
-        return Settings(
-            num_workers=self.num_workers,
-            prefetch_factor=self.prefetch_factor or 2,
-            persistent=self.persistent_workers,
-            timeout_s=self.timeout,
-            init=self.worker_init_fn,
-            threads=torch.get_num_threads(),
-        )
-
-    def _made_engine(self, broadcast: bool, sequence: Sequence[str] | None, tickets: Any) -> Engine:
-        """Return what turns the plan into batches; what few loaders need is imported for those."""
-        engine = make_engine(self._work, self._settings())
-        place = self.topology
-        self._ticketed: Any = None
-        if self.plan.world_size > 1 and self.ordering.lanes > self.plan.global_batch:
-            _LOG.warning(
-                "penstock: a global batch of %d has no position of each of %d lanes, so ranks read from all of them; fewer lanes would keep them apart",
-                self.plan.global_batch,
-                self.ordering.lanes,
-            )
-        if tickets is not None:
-            drawing = importlib.import_module(".tickets", __package__)
-            drawn = tickets if isinstance(tickets, drawing.Tickets) else drawing.Tickets(tickets)
-            made: Engine = drawing.TicketEngine(engine, drawn, self._fingerprint().to_json())
-            self._ticketed = made
-            return made
-        if not broadcast and place.context_size == 1:
-            return engine
-        shared = importlib.import_module(".shared", __package__)
-        if broadcast:
-            channels = importlib.import_module(".broadcast", __package__)
-            engine = shared.ReceivingEngine(engine, channels.MeshChannel(place.mesh, place.same, self._work.outputs))
-        if place.context_size > 1:
-            columns = shared.check_parts(self._work.outputs, sequence, sequence_length_of(self._work.dataset), place.context_size)
-            engine = shared.PartEngine(engine, columns, place.context_rank, place.context_size)
-        return engine
-
     def __len__(self) -> int:
         """Return how many batches a whole epoch has on this rank."""
-        return self.plan.steps()
+        return super().__len__() if self._stored is None else self.plan.steps()
 
-    def __iter__(self) -> BatchIterator:  # type: ignore[override]  # torch's iterator class belongs to torch's engine
+    def __iter__(self) -> Any:
         """Return an iterator over the next epoch, or over the rest of the one a loaded state stands in."""
-        return BatchIterator(self._batches(), len(self))
+        if self._stored is None:
+            return super().__iter__()
+        return BatchIterator(self._stored.batches(self._wrapper, self._enter), len(self))
+
+    def _get_iterator(self) -> Any:
+        """Return an iterator of torch's kind; what torch's `__iter__` calls."""
+        return self._borrowed.iterator(self)
+
+    def _enter(self, epoch: int) -> None:
+        cast("EpochSampler", self.sampler).epoch = epoch
 
     def __repr__(self) -> str:
         """Return what is delivered, to whom, in how many steps."""
-        place, ordering = self.topology, ", ".join(f"{name}={value!r}" for name, value in self.ordering.to_json().items())
+        if self._stored is None:
+            return object.__repr__(self)
+        ordering = ", ".join(f"{name}={value!r}" for name, value in self.ordering.to_json().items())
         return (
             f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, {ordering}, tail={self.tail!r}, "
-            f"num_workers={self.num_workers}, {place}, {len(self)} steps)"
+            f"num_workers={self.num_workers}, {self.topology}, {len(self)} steps)"
         )
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """Refuse `copy`, `deepcopy` and `pickle`: processes and shared memory have one owner."""
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Refuse `copy`, `deepcopy` and `pickle` over stored data: processes and shared memory have one owner."""
+        if self._stored is None:
+            return super().__reduce_ex__(protocol)
         raise BadRequest(
             f"{type(self).__name__} owns worker processes and shared memory and can be neither copied nor pickled (protocol {protocol}); "
             "build another with the same arguments, and pass on state_dict()"
@@ -248,28 +234,27 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the one that the next iteration enters; a loaded state that stands in that epoch keeps its place.
 
+        Over a dataset that is not stored by Penstock: tell sampler, batch sampler and dataset, those that have a `set_epoch`.
+
         Raises:
             BadRequest: it is negative, or no integer.
         """
-        epoch = _integer("epoch", epoch)
-        if epoch < 0:
-            raise BadRequest(f"epoch {epoch}: epochs count from 0")
-        states.check_epoch(epoch, self.plan.rows)
-        if self._resuming and epoch == self._standing.epoch:
-            return
-        self._resuming = False
-        self._next_epoch = epoch
-        self._shown.epoch = epoch
+        if self._stored is None:
+            self._borrowed.set_epoch(self, epoch)
+        elif self._stored.set_epoch(epoch):
+            self._enter(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where training stands: a few hundred bytes that JSON can hold. Counts what was delivered, never what was prefetched."""
-        waiting = self._next_epoch is not None and not self._delivering
-        progress = Progress(epoch=self._next_epoch or 0) if waiting else self._progress()
-        saved = states.save(self._fingerprint(), progress)
-        return saved if self._ticketed is None else {**saved, **self._ticketed.saved(self.plan, progress.epoch)}
+        """Return where training stands: a few hundred bytes that JSON can hold. Counts what was delivered, never what was prefetched.
+
+        Over a dataset that is not stored by Penstock it holds a random generator's state too (3 KB of text), and what sampler and dataset say of themselves.
+        """
+        return self._borrowed.state_dict(self) if self._stored is None else self._stored.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], accept: Collection[str] = ()) -> None:
         """Go on where a state was saved, on any number of ranks and workers and with any batch size.
+
+        Over a dataset that is not stored by Penstock: with the same batch size, and, when it is iterable or has a state, the same number of workers.
 
         Args:
             state_dict: what `state_dict` returned.
@@ -279,20 +264,22 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         Raises:
             BadRequest: the state belongs to another dataset version, seed or order; the differences are named.
         """
-        standing = states.load(state_dict, self._fingerprint(), accept)
-        done = states.tickets_of(state_dict, standing, self.plan, drawn=self._ticketed is not None)
-        if self._ticketed is not None:
-            self._ticketed.begin_with(standing.epoch, done)
-            standing = standing._replace(samples=0)
-        self._standing = standing
-        self._resuming = True
-        self._next_epoch = None
-        self._delivering = False
-        self._run += 1
+        if self._stored is None:
+            self._borrowed.load_state_dict(self, state_dict)
+        else:
+            self._stored.load_state_dict(state_dict, accept)
+
+    def _its(self, what: str) -> Stored:
+        """Return the stored side, of which something is asked that only it has."""
+        if self._stored is None:
+            raise BadRequest(
+                f"{what} is known of stored data only, and dataset is a {type(self.dataset).__name__}; store it with penstock.Writer or `penstock convert`"
+            )
+        return self._stored
 
     def stats(self) -> LoaderStats:
         """Return what the present epoch, or the last one, delivered, and where its time went."""
-        return self._tally.stats()
+        return self._its("stats()").stats()
 
     def digest(self) -> Digest:
         """Return which positions of which epochs this loader has delivered since it was made, padding left out.
@@ -301,85 +288,22 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
         Those of all ranks, and of runs that followed one another, add up with `merge`; `plan_digest` says what they should come to.
         """
-        ledger = importlib.import_module(".ledger", __package__)
-        confirmed = None if self._ticketed is None else self._ticketed.confirmed
-        if not self.topology.first_of_its_group:
-            confirmed = {}  # another rank has the same batches, and tells of them
-        entered = [(epoch, start, tally.batches) for epoch, start, tally in self._entered]
-        found: Digest = ledger.Digest(self._fingerprint().to_json(), ledger.positions(self.plan, entered, confirmed))
-        return found
+        return self._its("digest()").digest()
 
     def plan_digest(self, epochs: Iterable[int]) -> Digest:
         """Return what all ranks together deliver in whole epochs."""
-        ledger = importlib.import_module(".ledger", __package__)
-        found: Digest = ledger.Digest(self._fingerprint().to_json(), {_integer("epoch", epoch): ledger.whole_epoch(self.plan) for epoch in epochs})
-        return found
+        return self._its("plan_digest()").plan_digest(epochs)
 
     def confirm(self) -> bool:
         """With `tickets=`: say now, and not with the next batch, that the last one is done with; False when it was given to somebody else, and must not count."""
-        return self._ticketed is None or bool(self._ticketed.confirm())
+        return self._its("confirm()").confirm()
 
     def close(self) -> None:
         """End persistent workers now rather than when the loader is collected."""
-        self._engine.close()
-
-    def _fingerprint(self) -> Fingerprint:
-        dataset = self._work.dataset
-        return Fingerprint(
-            dataset_version=dataset.version, dataset_digest=dataset.digest, rows=len(dataset), epoch_rows=self.plan.rows, ordering=self.ordering
-        )
-
-    def _progress(self) -> Progress:
-        """Return where training stands: where the epoch was entered and, while it is delivered, what came since."""
-        entered, batches = self._standing, self._tally.batches
-        if not self._delivering or not batches:
-            return entered
-        return Progress(entered.epoch, self.plan.consumed(batches - 1, entered.samples), True)
-
-    def _enter(self) -> tuple[int, int]:
-        """Return the epoch to iterate and the position to begin at."""
-        before = self._progress()
-        if self._resuming:
-            epoch, start = before.epoch, before.samples
-        elif self._next_epoch is not None:
-            epoch, start = self._next_epoch, 0
+        if self._stored is None:
+            self._borrowed.close(self)
         else:
-            epoch, start = before.epoch + before.under_way, 0
-        self._resuming = False
-        self._next_epoch = None
-        self._standing = Progress(epoch=epoch, samples=start, under_way=True)
-        self._delivering = True
-        self._shown.epoch = epoch
-        return epoch, start
-
-    def _batches(self) -> Generator[Batch, None, None]:
-        epoch, start = self._enter()
-        self._run += 1
-        mine = self._run
-        tally = self._tally = Tally()
-        self._entered.append((epoch, start, tally))
-        source = self._engine.epoch(self.plan, epoch, start)
-        wrap = self._wrapper()
-        clock = time.perf_counter
-        began = asked = clock()
-        try:
-            for batches, rows, times, copied, replaced_workers in source:
-                tally.arrived(times, replaced_workers)
-                batches.reverse()
-                while batches:
-                    batch = wrap(batches.pop())
-                    now = clock()
-                    tally.count(rows, copied, now - asked, now - began)
-                    yield batch
-                    del batch
-                    asked = clock()
-        finally:
-            source.close()
-            if self._run == mine:
-                self._standing = self._progress()
-                self._delivering = False
-        if self._run == mine:
-            self._standing = Progress(epoch=epoch + 1)
+            self._stored.engine.close()
 
     def _wrapper(self) -> Callable[[Batch], Batch]:
         """Return what makes a batch of arrays one of what the user asked for."""
@@ -388,7 +312,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         pin = self.pin_memory and torch.cuda.is_available()
         if self.pin_memory and not pin:
             warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be used.", stacklevel=4)
-        if not pin and not any(output.ragged for output in self._work.outputs.values()):
+        if not pin and not any(output.ragged for output in self._its("pinning").work.outputs.values()):
             from_numpy = torch.from_numpy
             return lambda batch: {name: from_numpy(value) for name, value in batch.items()}
         return lambda batch: {
@@ -421,63 +345,3 @@ class BatchIterator(Iterator[Batch]):
 def _tensor(array: Any, pin: bool) -> torch.Tensor:
     tensor = torch.from_numpy(array)
     return tensor.pin_memory() if pin else tensor
-
-
-def _place_of(topology: Any, tickets: Any, broadcast: bool) -> Topology:
-    if tickets is None:
-        return detect(topology)
-    if broadcast or topology is not None:
-        raise BadRequest("topology= and broadcast= are about batches that are dealt, and tickets= draws them: leave one or the other out")
-    return Topology(source="tickets")
-
-
-def _tail_of(tail: Tail | None, drop_last: bool, world_size: int) -> Tail:
-    found: Tail = tail or default_tail(drop_last=drop_last, world_size=world_size)
-    if drop_last and found != "drop":
-        raise BadRequest(f"drop_last=True and tail={tail!r} contradict each other; leave one of them out")
-    return found
-
-
-def _seed_of(seed: int | None, generator: torch.Generator | None) -> int:
-    if seed is not None:
-        return _integer("seed", seed)
-    return 0 if generator is None else int(generator.initial_seed())
-
-
-def _integer(name: str, value: object) -> int:
-    try:
-        return operator.index(value)  # type: ignore[arg-type]  # numpy's integers too; anything else raises
-    except TypeError:
-        raise BadRequest(f"{name}={value!r} is not an integer") from None
-
-
-def _check(dataset: object, batch_size: object, output: str, **refused: object) -> None:
-    """Refuse what the engine cannot do, with the remedy."""
-    refused["multiprocessing_context"] = refused.pop("context")
-    remedies = {
-        "sampler": "use shuffle=, seed= and topology=",
-        "batch_sampler": "use batch_size= and tail=",
-        "collate_fn": "batches are built in place; use map=Map(fn, batched=True)",
-        "multiprocessing_context": "workers are always fresh processes; leave it out",
-    }
-    if not isinstance(dataset, (Dataset, TokenWindows, Packed, Mixture)):
-        raise BadRequest(
-            f"dataset is a {type(dataset).__name__}: penstock.DataLoader reads a penstock.Dataset, TokenWindows, Packed or a Mixture; torch.utils.data.DataLoader reads others"
-        )
-    if type(batch_size) is not int or batch_size < 1:
-        raise BadRequest(f"batch_size={batch_size!r}: a batch has one row or more")
-    if output not in ("torch", "numpy"):
-        raise BadRequest(f"output={output!r} is not 'torch' or 'numpy'")
-    for name, value in refused.items():
-        if value is not None:
-            raise BadRequest(f"{name}={value!r} cannot be used with a penstock.Dataset: {remedies[name]}")
-
-
-def _check_spread(num_workers: int, prefetch_factor: int | None, pin_memory_device: str) -> None:
-    """Refuse how the work is to be spread where torch would not."""
-    if num_workers > MAX_WORKERS:
-        raise BadRequest(f"num_workers={num_workers}: one loader has at most {MAX_WORKERS}")
-    if prefetch_factor is not None and prefetch_factor == 0:
-        raise BadRequest(f"prefetch_factor={prefetch_factor}: workers need a batch ahead to work on; use 1 or more, or num_workers=0")
-    if pin_memory_device:
-        raise BadRequest(f"pin_memory_device={pin_memory_device!r}: only the CUDA device is pinned for; leave it out")

@@ -100,8 +100,8 @@ class Ring:
         self.descriptor = -1
 
 
-class _Lease:
-    """Owns a slot's bytes in the eyes of numpy: when the last array over them is gone, so is this."""
+class Lease:
+    """Owns bytes in the eyes of numpy: when the last array over them is gone, so is this."""
 
     def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         """Offer `memory` through the array interface and keep the mapping alive."""
@@ -118,6 +118,6 @@ def lease(memory: npt.NDArray[np.uint8], token: Token, released: deque[Token]) -
 
     The append may happen in any thread, which is why `released` is a deque and not the slot table.
     """
-    owner = _Lease(memory)
+    owner = Lease(memory)
     finalize(owner, released.append, token).atexit = False
     return np.asarray(owner)

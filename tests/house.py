@@ -45,6 +45,7 @@ BY_NAME = {
     "ingest/tokenize.py",
     "loaders/engines.py",
     "loaders/loader.py",
+    "loaders/stored.py",
 }
 BY_NAME |= {"loaders/worker_start.py", "shards/later.py", "shards/shardwriter.py"}
 """Where modules are imported by name at run time, each with its reason in the file: a heavy library is paid for only when it is used."""
@@ -102,7 +103,7 @@ def may_import_torch(name: str) -> bool:
     return (
         name in {"loaders/broadcast.py", "loaders/loader.py", "loaders/sampler.py", "shards/tar_write.py"}
         or stem == "device"
-        or stem.startswith("device_")
+        or stem.startswith(("device_", "torch_"))
     )
 
 

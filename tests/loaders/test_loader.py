@@ -76,7 +76,7 @@ def test_batches_equal_the_reference_chain(images: ps.Dataset) -> None:
     """What the loader delivers is what the op-by-op reference of the chain gives for the same sample and epoch."""
     loader = ps.DataLoader(images, batch_size=16, shuffle=True, transforms=TRAIN, seed=5)
     key = ps.order.augment_key(5, 0)
-    steps = loader._work.steps
+    steps = loader._its("this test").work.steps
     assert steps is not None
     chain = steps.chains["image"]
     for batch in loader:
@@ -328,12 +328,6 @@ def test_bad_requests_name_argument_and_remedy(rows: ps.Dataset, options: dict[s
     """Each argument that cannot work is refused by name when the loader is built."""
     with pytest.raises(ps.BadRequest, match=message):
         ps.DataLoader(rows, **options)
-
-
-def test_another_dataset_is_refused() -> None:
-    """A torch dataset is refused with the class that reads it."""
-    with pytest.raises(ps.BadRequest, match=r"TensorDataset.*torch\.utils\.data\.DataLoader"):
-        ps.DataLoader(torch.utils.data.TensorDataset(torch.zeros(3)))  # type: ignore[arg-type]
 
 
 def test_negative_epochs_and_foreign_states_are_refused(small: ps.Dataset) -> None:

@@ -158,7 +158,10 @@ def test_receivers_get_what_the_leader_read(rows: ps.Dataset, batch_size: int) -
     for start in (0, 400):
         leader, follower = (ps.DataLoader(ps.Dataset(rows.path, columns=["x", "label"]), batch_size, shuffle=True, output="numpy") for _ in range(2))
         sent: list[Any] = []
-        leading, following = ReceivingEngine(leader._engine, Line(sent, leads=True)), ReceivingEngine(follower._engine, Line(sent, leads=False))
+        leading, following = (
+            ReceivingEngine(leader._its("this test").engine, Line(sent, leads=True)),
+            ReceivingEngine(follower._its("this test").engine, Line(sent, leads=False)),
+        )
         made = [{name: value.copy() for name, value in batch.items()} for one in leading.epoch(leader.plan, 0, start) for batch in one.batches]
         sent[:] = made
         got = [batch for one in following.epoch(follower.plan, 0, start) for batch in one.batches]
@@ -174,7 +177,7 @@ def test_an_error_reaches_everybody(rows: ps.Dataset) -> None:
     sent: list[Any] = []
 
     def broken(*_: Any) -> Any:
-        yield next(loader._engine.epoch(loader.plan, 0, 0))
+        yield next(loader._its("this test").engine.epoch(loader.plan, 0, 0))
         raise BadData("torn", path="p", shard="s", row=7, field="x")
 
     inner: Any = SimpleNamespace(epoch=broken, close=lambda: None)

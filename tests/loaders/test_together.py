@@ -149,7 +149,7 @@ def test_what_is_filled_together(numbers: ps.Dataset, rows: ps.Dataset) -> None:
     """Plain fixed rows are, as many as are small; ragged ones, transformed ones and large batches come alone."""
 
     def together(loader: ps.DataLoader) -> int:
-        return loader._work.together(loader.plan.batch_size)
+        return loader._its("this test").work.together(loader.plan.batch_size)
 
     assert together(ps.DataLoader(numbers, batch_size=64)) > 100
     assert together(ps.DataLoader(numbers, batch_size=1)) == 256
