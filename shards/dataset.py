@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any, final, overload
+from typing import TYPE_CHECKING, Any, final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,14 @@ from ..fields import Field, Schema
 from . import commits
 from .columns import Column
 from .formats import choose_columns, open_foreign, open_reader
+from .later import load_later
 from .manifest import Manifest
 from .reader import ShardReader
 from .readers import OpenReaders
 from .storage import local_path
+
+if TYPE_CHECKING:
+    from .torch_views import IterableStyle, MapStyle
 
 
 @final
@@ -205,6 +209,22 @@ class Dataset:
         """Yield every row in stored order, a thousand at a time from one shard."""
         for start in range(0, len(self), 1024):
             yield from self.__getitems__(range(start, min(start + 1024, len(self))))
+
+    def to_torch(self) -> MapStyle:
+        """Return a map-style `torch.utils.data.Dataset` of these rows, for loaders that are not Penstock's."""
+        made: MapStyle = load_later("torch").MapStyle(self)
+        return made
+
+    def to_iterable(self, *, shuffle: bool = False, seed: int = 0, topology: tuple[int, int] | None = None) -> IterableStyle:
+        """Return a `torch.utils.data.IterableDataset` of these rows, for loaders that are not Penstock's: each row in one worker of one rank.
+
+        Args:
+            shuffle: whether each epoch is a new permutation, the one that `DataLoader(shuffle=True)` has; `set_epoch` says which.
+            seed: of the shuffling.
+            topology: `(rank, world_size)`; by default what torch.distributed or torchrun says.
+        """
+        made: IterableStyle = load_later("torch").IterableStyle(self, shuffle=shuffle, seed=seed, topology=topology)
+        return made
 
     def close(self) -> None:
         """Let go of the mapped shards; arrays handed out stay valid, and a row asked for later maps its shard again."""
