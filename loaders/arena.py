@@ -11,11 +11,13 @@ batch, a descriptor sent by a thread), and slots of one size as `ring` has them:
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import mmap
 import os
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from multiprocessing.reduction import DupFd
 from typing import Any, NamedTuple, final
 from weakref import WeakValueDictionary, finalize
@@ -62,7 +64,7 @@ class Shelf:
     """Which parts of a region are taken. Pure but for the words, which the other side clears."""
 
     def __init__(self, words: npt.NDArray[np.int64], size: int) -> None:
-        """Take the words, all zero, and the region's bytes."""
+        """Take the words, int64 and all zero, one for each block that can be taken at a time, and the region's bytes."""
         self._words, self._size = words, size
         self._taken: list[Block] = []
         self._free = list(range(words.size - 1, -1, -1))
@@ -126,10 +128,46 @@ def _received(descriptor: Any, size: int, number: int) -> Room:
     return Room(descriptor.detach(), size, number)
 
 
-def _release(words: npt.NDArray[np.int64], word: int, process: int) -> None:
-    """Say that a batch is no longer looked at; a process that was forked off has copies of what looks, whose end says nothing."""
+class _Forks:
+    """Counts the forks of this process that are not a loader's own: what was leased before one is looked at by the child too, for as long as that likes."""
+
+    count = 0
+    expected = 0
+
+    @classmethod
+    def happened(cls) -> None:
+        """Count one."""
+        cls.count += not cls.expected
+
+
+os.register_at_fork(after_in_parent=_Forks.happened)
+
+
+@contextlib.contextmanager
+def starting_workers() -> Iterator[None]:
+    """While a loader starts its workers, which look at no batch."""
+    _Forks.expected += 1
+    try:
+        yield
+    finally:
+        _Forks.expected -= 1
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_PUNCH_HOLE = 3
+"""`FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`."""
+
+
+def _release(words: npt.NDArray[np.int64], leased: dict[tuple[int, int], Block], key: tuple[int, int], process: int, forks: int) -> None:
+    """Say that a block is no longer looked at.
+
+    A process that was forked off has copies of what looks at it, whose end says nothing; and while it lives the block is not written to.
+    """
     if os.getpid() == process:
-        words[word] = 0
+        leased.pop(key, None)
+        if forks == _Forks.count:
+            words[key[1]] = 0
 
 
 _arenas: WeakValueDictionary[int, Arena] = WeakValueDictionary()
@@ -137,7 +175,11 @@ _numbers = itertools.count()
 
 
 def arena(number: int) -> Arena:
-    """Return the arena of that number, which lives in this process."""
+    """Return the arena of that number, which lives in this process.
+
+    Raises:
+        KeyError: it is gone.
+    """
     return _arenas[number]
 
 
@@ -165,6 +207,7 @@ class Arena:
                     self.close()
                     raise
                 self.region_bytes //= 4
+        self._leased: dict[tuple[int, int], Block] = {}
         _arenas[self.number] = self
 
     def room(self) -> Room:
@@ -172,11 +215,36 @@ class Arena:
         return Room(self.descriptor, self.region_bytes, self.number)
 
     def lease(self, worker: int, block: Block) -> Bytes:
-        """Return a batch's bytes; when they and every array and tensor made from them are gone, the worker may write there again."""
-        region = self._memory[worker * self.region_bytes : (worker + 1) * self.region_bytes]
+        """Return a block's bytes, uint8 `[stop - start]`; when they and every array and tensor made from them are gone, the worker may write there again."""
+        region = self._region(worker)
         owner = Lease(region[block.start : block.stop])
-        finalize(owner, _release, region[:HEADER_BYTES].view(np.int64), block.word, os.getpid()).atexit = False
+        self._leased[worker, block.word] = block
+        words = region[:HEADER_BYTES].view(np.int64)
+        finalize(owner, _release, words, self._leased, (worker, block.word), os.getpid(), _Forks.count).atexit = False
         return np.asarray(owner)
+
+    def bytes_of(self, worker: int, block: Block) -> Bytes:
+        """Return a block's bytes, uint8 `[stop - start]`, to be read until `free` is called for it."""
+        return self._region(worker)[block.start : block.stop]
+
+    def free(self, worker: int, block: Block) -> None:
+        """Say that a block was read, and that the worker may write there again."""
+        self._region(worker)[:HEADER_BYTES].view(np.int64)[block.word] = 0
+
+    def _region(self, worker: int) -> Bytes:
+        return self._memory[worker * self.region_bytes : (worker + 1) * self.region_bytes]
+
+    def trim(self) -> None:
+        """Give back all memory but that of blocks that are looked at; for when the workers are gone."""
+        kept = sorted(
+            (worker * self.region_bytes + block.start, worker * self.region_bytes + block.stop) for (worker, _), block in list(self._leased.items())
+        )
+        at = 0
+        for start, stop in [*kept, (self._memory.size, self._memory.size)]:
+            begin, end = -(-at // _ALIGNMENT) * _ALIGNMENT, start // _ALIGNMENT * _ALIGNMENT
+            if end > begin:
+                _LIBC.fallocate(self.descriptor, _PUNCH_HOLE, begin, end - begin)  # where the system refuses, memory goes with the last array
+            at = stop
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -7,10 +7,12 @@ over stored data: an epoch is entered, and processes start, with the first `next
 
 from __future__ import annotations
 
+import copy
 import importlib
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, cast
 
 import torch
@@ -63,6 +65,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     ordering: Ordering
     topology: Topology
     tail: Tail
+    seed: int
+    shuffle: bool
     output: Literal["torch", "numpy"]
     transforms: Mapping[str, Sequence[Op]]
     map: Map | Callable[[dict[str, Any]], Mapping[str, Any]] | None
@@ -161,6 +165,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             in_order,
         )
         own = OwnOptions(transforms, map, seed, tail, topology, broadcast, sequence, tickets, window_shards, lanes, epoch_samples, output)
+        self.snapshot_every_n_steps = snapshot_every_n_steps
         if isinstance(dataset, SOURCES):
             self._store(Stored(dataset, options, own, torch.get_num_threads()), options, own)
         else:
@@ -172,6 +177,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """Be a loader over stored data, to whom it may look like torch's."""
         self._stored = stored
         self.plan, self.ordering, self.topology, self.tail = stored.plan, stored.ordering, stored.place, stored.tail
+        self.seed, self.shuffle = stored.ordering.seed, stored.ordering.shuffle
         self.output, self.map, self.transforms = own.output, own.map, {} if own.transforms is None else own.transforms
         dataset = cast("torch.utils.data.Dataset[Any]", stored.work.dataset)  # map-style by its methods, which is what torch asks for
         shown = EpochSampler(dataset, self.plan, stored.stream, self.ordering, weakref.WeakMethod(self.set_epoch))
@@ -185,28 +191,23 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         super().__init__(dataset, **options._replace(**told).to_torch())
         self.in_order = options.in_order
 
-    @property
-    def seed(self) -> int:
-        """The seed of order and augmentation."""
-        return self.ordering.seed
-
-    @property
-    def shuffle(self) -> bool:
-        """Whether rows are permuted."""
-        return self.ordering.shuffle
-
     def __len__(self) -> int:
         """Return how many batches a whole epoch has on this rank."""
         return super().__len__() if self._stored is None else self.plan.steps()
 
     def __iter__(self) -> Any:
         """Return an iterator over the next epoch, or over the rest of the one a loaded state stands in."""
-        if self._stored is None:
-            return super().__iter__()
-        return BatchIterator(self._stored.batches(self._wrapper, self._enter), len(self))
+        stored = self._stored
+        if stored is not None:
+            return BatchIterator(stored.batches(partial(self._wrapper, stored), self._enter), len(self))
+        made = super().__iter__()
+        self._borrowed.note(made)
+        return made
 
     def _get_iterator(self) -> Any:
         """Return an iterator of torch's kind; what torch's `__iter__` calls."""
+        if self.num_workers > 0:
+            self.check_worker_number_rationality()
         return self._borrowed.iterator(self)
 
     def _enter(self, epoch: int) -> None:
@@ -215,12 +216,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def __repr__(self) -> str:
         """Return what is delivered, to whom, in how many steps."""
         if self._stored is None:
-            return object.__repr__(self)
+            return super().__repr__()
         ordering = ", ".join(f"{name}={value!r}" for name, value in self.ordering.to_json().items())
         return (
             f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, {ordering}, tail={self.tail!r}, "
             f"num_workers={self.num_workers}, {self.topology}, {len(self)} steps)"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: all but the epoch under way, which belongs to one loader."""
+        return {**self.__dict__, "_borrowed": copy.copy(self._borrowed)}
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """Refuse `copy`, `deepcopy` and `pickle` over stored data: processes and shared memory have one owner."""
@@ -265,12 +270,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             BadRequest: the state belongs to another dataset version, seed or order; the differences are named.
         """
         if self._stored is None:
-            self._borrowed.load_state_dict(self, state_dict)
+            self._borrowed.load_state_dict(self, state_dict, accept)
         else:
             self._stored.load_state_dict(state_dict, accept)
 
     def _its(self, what: str) -> Stored:
-        """Return the stored side, of which something is asked that only it has."""
+        """Return the stored side, of which something is asked that only it has.
+
+        Raises:
+            BadRequest: the dataset is not a stored one.
+        """
         if self._stored is None:
             raise BadRequest(
                 f"{what} is known of stored data only, and dataset is a {type(self.dataset).__name__}; store it with penstock.Writer or `penstock convert`"
@@ -305,14 +314,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         else:
             self._stored.engine.close()
 
-    def _wrapper(self) -> Callable[[Batch], Batch]:
+    def _wrapper(self, stored: Stored) -> Callable[[Batch], Batch]:
         """Return what makes a batch of arrays one of what the user asked for."""
         if self.output == "numpy":
             return lambda batch: batch
         pin = self.pin_memory and torch.cuda.is_available()
         if self.pin_memory and not pin:
             warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be used.", stacklevel=4)
-        if not pin and not any(output.ragged for output in self._its("pinning").work.outputs.values()):
+        if not pin and not any(output.ragged for output in stored.work.outputs.values()):
             from_numpy = torch.from_numpy
             return lambda batch: {name: from_numpy(value) for name, value in batch.items()}
         return lambda batch: {

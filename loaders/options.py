@@ -58,7 +58,11 @@ class OwnOptions(NamedTuple):
 
 
 def integer(name: str, value: object) -> int:
-    """Return an argument that must be an integer, of whatever library."""
+    """Return an argument that must be an integer, of whatever library.
+
+    Raises:
+        BadRequest: it is none.
+    """
     try:
         return operator.index(value)  # type: ignore[arg-type]  # numpy's integers too; anything else raises
     except TypeError:
@@ -66,7 +70,11 @@ def integer(name: str, value: object) -> int:
 
 
 def tail_of(tail: Tail | None, drop_last: bool, world_size: int) -> Tail:
-    """Return what becomes of the last batch."""
+    """Return what becomes of the last batch.
+
+    Raises:
+        BadRequest: the arguments contradict each other.
+    """
     found: Tail = tail or default_tail(drop_last=drop_last, world_size=world_size)
     if drop_last and found != "drop":
         raise BadRequest(f"drop_last=True and tail={tail!r} contradict each other; leave one of them out")
@@ -74,7 +82,11 @@ def tail_of(tail: Tail | None, drop_last: bool, world_size: int) -> Tail:
 
 
 def seed_of(seed: int | None, generator: Any) -> int:
-    """Return the seed of order and augmentation."""
+    """Return the seed of order and augmentation.
+
+    Raises:
+        BadRequest: it is no integer.
+    """
     if seed is not None:
         return integer("seed", seed)
     return 0 if generator is None else int(generator.initial_seed())
@@ -89,7 +101,11 @@ _REMEDIES = {
 
 
 def check_stored(options: TorchOptions, output: str) -> int:
-    """Refuse what cannot be used with a stored dataset, with the remedy; return the batch size."""
+    """Refuse what cannot be used with a stored dataset, with the remedy; return the batch size.
+
+    Raises:
+        BadRequest: an argument cannot be used.
+    """
     size = options.batch_size
     if type(size) is not int or size < 1:
         raise BadRequest(f"batch_size={size!r}: a batch has one row or more")
@@ -108,7 +124,11 @@ def check_stored(options: TorchOptions, output: str) -> int:
 
 
 def check_borrowed(dataset: object, own: OwnOptions) -> None:
-    """Refuse what needs a stored dataset, where the dataset is torch's or the user's own."""
+    """Refuse what needs a stored dataset, where the dataset is torch's or the user's own.
+
+    Raises:
+        BadRequest: an argument needs one.
+    """
     for name, default in OwnOptions._field_defaults.items():
         if (value := getattr(own, name)) is not default and value != default:
             raise BadRequest(

@@ -6,16 +6,18 @@ Added are the arena that batches cross in, and a `Course` that knows how far the
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, final
 
+import torch
 from torch.utils.data._utils.worker import _IterableDatasetStopIteration, _ResumeIteration
 from torch.utils.data.dataloader import DataLoader as TorchLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind, _MultiProcessingDataLoaderIter, _SingleProcessDataLoaderIter
 
-from .arena import Arena
-from .torch_course import Course, Standing
+from .arena import Arena, starting_workers
+from .torch_course import Course, Standing, heard, told, without_iterators
 from .torch_worker import Given, Hand, Source
 
 
@@ -45,10 +47,10 @@ class Keeper(Protocol):
 
 
 class _Seeded(_BaseDataLoaderIter):
-    """An iterator whose workers' seed may be that of an earlier run, and that knows how far it has come."""
+    """An iterator whose random numbers may be those of an earlier run, and that knows how far it has come."""
 
     _course: Course
-    _wanted: int | None = None
+    _wanted: Standing = Standing()
 
     @property
     def _base_seed(self) -> int:
@@ -57,7 +59,18 @@ class _Seeded(_BaseDataLoaderIter):
 
     @_base_seed.setter
     def _base_seed(self, drawn: int) -> None:
-        self._chosen = drawn if self._wanted is None else self._wanted
+        self._chosen = drawn if self._wanted.seed is None else self._wanted.seed
+
+
+@contextlib.contextmanager
+def _left_alone(standing: Standing) -> Iterator[None]:
+    """Going on with an epoch draws nothing from the default generator that the run which began it has not drawn already."""
+    before = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        if standing.seed is not None:
+            torch.set_rng_state(before)
 
 
 @final
@@ -66,18 +79,25 @@ class Inline(_Seeded, _SingleProcessDataLoaderIter):
 
     def __init__(self, loader: TorchLoader[Any], keeper: Keeper) -> None:
         """Begin an epoch, or go on with one."""
-        standing = keeper.take()
-        self._wanted = standing.seed
-        self._course = keeper.began(_course(loader, standing))
-        self._source = Source(loader.dataset, 0, loader.batch_size or 1, keeper.every, standing.workers[0] if standing.workers else (None, 0))
+        self._wanted = standing = keeper.take()
+        iterable = loader._dataset_kind == _DatasetKind.Iterable
+        self._number: int | None = None
+        self._course = keeper.began(Course(loader, standing, counted=not iterable))
+        every = keeper.every if iterable else 1  # rows that were asked for again would not be the same
+        self._source = Source(loader.dataset, 0, loader.batch_size or 1, every, standing.workers[0] if standing.workers else (None, 0))
         stood = self._source.begin()
-        super().__init__(loader)
-        self._course.seed = self._base_seed
-        if loader._dataset_kind == _DatasetKind.Iterable:
-            self._source.forward(self._dataset_fetcher.dataset_iter, *stood)
+        with _left_alone(standing):
+            numbers = told(torch.get_rng_state()) if iterable else ""
+            if iterable and standing.default:
+                torch.set_rng_state(heard(standing.default))
+            super().__init__(loader)
+            if iterable:
+                self._source.forward(self._dataset_fetcher.dataset_iter, *stood)
+        self._course.begin_with(self._base_seed, standing.default or numbers if iterable else "")
         self._num_yielded = standing.batches
 
     def _next_index(self) -> Any:
+        self._number = None
         self._number, index = self._course.draw(self._sampler_iter)
         return index
 
@@ -88,9 +108,10 @@ class Inline(_Seeded, _SingleProcessDataLoaderIter):
             self._course.finished = True
             raise
         except Exception:  # whatever it is: torch goes on behind the batch that failed
-            self._course.give(self._number, 0, None)
+            if self._number is not None:
+                self._course.give(self._number, 0, None)
             raise
-        self._course.give(self._number, 0, self._source.told(getattr(self._dataset_fetcher, "dataset_iter", None)))
+        self._course.give(self._number or 0, 0, self._source.told(getattr(self._dataset_fetcher, "dataset_iter", None)))
         return data
 
 
@@ -101,25 +122,31 @@ class Pooled(_Seeded, _MultiProcessingDataLoaderIter):
     def __init__(self, loader: TorchLoader[Any], keeper: Keeper) -> None:
         """Start the workers and begin an epoch, or go on with one."""
         self._process = os.getpid()
-        self._keeper, self._standing = keeper, keeper.take()
-        self._wanted = self._standing.seed
+        self._keeper, self._wanted = keeper, keeper.take()
         self._arena = _made(loader.num_workers)
-        standings = self._standing.workers or ((None, 0),) * loader.num_workers
+        standings = self._wanted.workers or ((None, 0),) * loader.num_workers
         room = None if self._arena is None else self._arena.room()
         hand = Hand(room, loader.collate_fn, loader.worker_init_fn, loader.batch_size or 1, keeper.every, standings)
-        super().__init__(_View(loader, hand))
+        with _left_alone(self._wanted), starting_workers():
+            super().__init__(_View(loader, hand))
 
     def _shutdown_workers(self, process: Callable[[], int] = os.getpid) -> None:  # held here, since at the interpreter's end there is no `os`
         if process() == self._process:  # a copy in a process that was forked off has nobody to wait for
             super()._shutdown_workers()
+            if self._shutdown and self._arena is not None:
+                self._arena.trim()
+                self._arena = None
 
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
-        standing, self._standing = self._standing, Standing()
-        self._course = self._keeper.began(_course(loader, standing))
-        self._course.seed = self._base_seed
-        self._skipped = self._course.next_worker if self._dataset_kind == _DatasetKind.Iterable else 0
+        standing = self._wanted if first_iter else Standing(workers=without_iterators(self._course.workers))
+        if not first_iter:
+            self._wanted = Standing()
+        iterable = self._dataset_kind == _DatasetKind.Iterable
+        self._course = self._keeper.began(Course(loader, standing, counted=not iterable))
+        self._skipped = self._course.next_worker
         self._numbers: dict[int, int] = {}
         super()._reset(loader, first_iter)
+        self._course.begin_with(self._base_seed)
         self._num_yielded = standing.batches
 
     def _next_index(self) -> Any:
@@ -141,7 +168,7 @@ class Pooled(_Seeded, _MultiProcessingDataLoaderIter):
 
     def _process_data(self, data: Any, *worker: int) -> Any:  # torch says from 2.6 on which worker it was
         number, given = data
-        self._course.give(number, worker[0] if worker else given.worker, given.state)
+        self._course.give(number, worker[0] if worker else given.worker, given.told())
         return super()._process_data(given.batch, *worker)
 
     def _next_data(self) -> Any:
@@ -150,10 +177,6 @@ class Pooled(_Seeded, _MultiProcessingDataLoaderIter):
         except StopIteration:
             self._course.finished = True
             raise
-
-
-def _course(loader: Any, standing: Standing) -> Course:
-    return Course(loader._index_sampler, loader.generator, loader.num_workers, standing, counted=loader._dataset_kind != _DatasetKind.Iterable)
 
 
 def _made(workers: int) -> Arena | None:

@@ -41,11 +41,15 @@ PLAIN = frozenset(
 )
 """Element types whose bytes say everything."""
 
+SMALL = 1 << 16
+"""Bytes of a storage from which on it has a block of its own. Smaller ones share one, and are copied out of it when the batch is opened: a label that is kept
+does not keep its images."""
+
 SMALL_ARRAY = 1024
 """Bytes up to which an array is pickled like anything else."""
 
-LEAST_RUN = 1 << 16
-"""Bytes of a batch's first piece of the arena, until a batch has told how much it needs."""
+MOST_UNSEEN = 2
+"""A tensor that shows less than this part of its storage, one over so many, is sent as torch sends it: the storage once, and then its number."""
 
 _ALIGNMENT = 64
 
@@ -60,33 +64,37 @@ class Place(NamedTuple):
 
 @final
 class Run:
-    """The memory of one batch: a block, and others when that was too small."""
+    """The memory of one batch: a block for each large storage, and some for the small ones."""
 
-    def __init__(self, memory: Bytes, shelf: Shelf, expected: int) -> None:
-        """Begin with nothing; the first block will have at least the bytes that are expected."""
-        self._memory, self._shelf, self._expected = memory, shelf, expected
+    def __init__(self, memory: Bytes, shelf: Shelf) -> None:
+        """Begin with nothing."""
+        self._memory, self._shelf = memory, shelf
         self.blocks: list[Block] = []
+        self.shared: list[int] = []
+        """Which of the blocks small storages share."""
         self._at = 0
-        self.placed: dict[int, Place] = {}
-        """Storages that are there, by their address: in the arena, or where they were copied from."""
+        self.placed: dict[int, tuple[Place, Any]] = {}
+        """Storages that are there, by their identity, which stays theirs while they are held here."""
 
     def take(self, size: int) -> tuple[Bytes, Place] | None:
-        """Return room for a storage; None where there is none."""
-        if not self.blocks or self.blocks[-1].start + self._at + size > self.blocks[-1].stop:
-            block = self._shelf.take(max(size, LEAST_RUN if self.blocks else max(self._expected, LEAST_RUN)))
+        """Return room for a storage, uint8 `[size]`; None where there is none."""
+        if size >= SMALL:
+            block = self._shelf.take(size)
             if block is None:
                 return None
             self.blocks.append(block)
+            return self._memory[block.start : block.stop], Place(len(self.blocks) - 1, 0, size)
+        if not self.shared or self._at + size > SMALL:
+            block = self._shelf.take(SMALL)
+            if block is None:
+                return None
+            self.shared.append(len(self.blocks))
+            self.blocks.append(block)
             self._at = 0
-        place = Place(len(self.blocks) - 1, self._at, size)
-        start = self.blocks[-1].start + self._at
+        place = Place(self.shared[-1], self._at, size)
+        start = self.blocks[place.block].start + self._at
         self._at += -(-size // _ALIGNMENT) * _ALIGNMENT
         return self._memory[start : start + size], place
-
-    @property
-    def used(self) -> int:
-        """Bytes that the batch has taken, about."""
-        return sum(block.stop - block.start for block in self.blocks[:-1]) + self._at
 
 
 class _Packer(ForkingPickler):
@@ -118,15 +126,18 @@ class _Packer(ForkingPickler):
         ):
             return NotImplemented
         storage = value.untyped_storage()
-        place = self._run.placed.get(storage.data_ptr())
-        if place is None:
-            size = storage.nbytes()
-            room = self._run.take(size) if size else None
+        size = storage.nbytes()
+        held = self._run.placed.get(storage._cdata)
+        if held is None:
+            if not size or size > MOST_UNSEEN * value.numel() * value.element_size() or _seen_elsewhere(storage):
+                return NotImplemented
+            room = self._run.take(size)
             if room is None:
                 return NotImplemented
             memory, place = room
             torch.from_numpy(memory).copy_(torch.empty(0, dtype=torch.uint8).set_(storage))
-            self._run.placed[storage.data_ptr()] = place
+            held = self._run.placed[storage._cdata] = place, storage
+        place = held[0]
         return _tensor_at, (tuple(place), value.dtype, tuple(value.shape), value.stride(), value.storage_offset())
 
     def _array(self, value: np.ndarray[Any, Any]) -> Any:
@@ -142,27 +153,42 @@ class _Packer(ForkingPickler):
         return _array_at, (tuple(place), value.dtype, value.shape, order)
 
 
+def _seen_elsewhere(storage: torch.UntypedStorage) -> bool:
+    """Return whether a storage is shared memory that others look at too, and should see the same on the other side; what torch's collation stacks into is its own."""
+    return storage.is_shared() and torch._C._storage_Use_Count(storage._cdata) > _OURS
+
+
+_OURS = 2
+"""Who holds the storage of a tensor that is being packed and of nothing else: the tensor, and the name that is asked."""
+
+
 class _Opening(threading.local):
     """The blocks of the batch that this thread is opening, and the storages that were made of them."""
 
     blocks: Sequence[Bytes] = ()
+    shared: frozenset[int] = frozenset()
     storages: dict[tuple[int, int, int], torch.Tensor]
 
 
 _opening = _Opening()
 
 
+def _bytes_at(place: tuple[int, int, int]) -> Bytes:
+    """Return the bytes of a storage: its block's own, or, of a block that several share, a copy, so that none of them keeps the others."""
+    block, start, length = place
+    found = _opening.blocks[block][start : start + length]
+    return found.copy() if block in _opening.shared else found
+
+
 def _tensor_at(place: tuple[int, int, int], dtype: torch.dtype, size: Sequence[int], stride: Sequence[int], offset: int) -> torch.Tensor:
     storage = _opening.storages.get(place)
     if storage is None:
-        block, start, length = place
-        storage = _opening.storages[place] = torch.from_numpy(_opening.blocks[block][start : start + length])
+        storage = _opening.storages[place] = torch.from_numpy(_bytes_at(place))
     return torch.empty(0, dtype=dtype).set_(storage.untyped_storage(), offset, size, stride)
 
 
 def _array_at(place: tuple[int, int, int], dtype: np.dtype[Any], shape: Sequence[int], order: Any) -> np.ndarray[Any, Any]:
-    block, start, length = place
-    array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, _opening.blocks[block][start : start + length], order=order)
+    array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, _bytes_at(place), order=order)
     return array
 
 
@@ -170,19 +196,30 @@ def _array_at(place: tuple[int, int, int], dtype: np.dtype[Any], shape: Sequence
 class Parcel:
     """What a worker hands over in place of a batch."""
 
-    def __init__(self, arena: int, worker: int, blocks: Sequence[Block], payload: bytes) -> None:
+    def __init__(self, arena: int, worker: int, run: Run, payload: bytes) -> None:
         """Note where its memory is."""
-        self._arena, self._worker, self._blocks, self._payload = arena, worker, [tuple(block) for block in blocks], payload
+        self._arena, self._worker, self._payload = arena, worker, payload
+        self._blocks, self._shared = [tuple(block) for block in run.blocks], run.shared
 
     def open(self) -> Any:
-        """Return the batch; its memory is the worker's again when the last tensor over it is gone."""
-        home = arena_of(self._arena)
-        _opening.blocks = [home.lease(self._worker, Block(*block)) for block in self._blocks]
+        """Return the batch; the memory of each large tensor is the worker's again when the last one over it is gone.
+
+        Raises:
+            KeyError: the arena is gone, and its iterator with it.
+        """
         _opening.storages = {}
-        try:
+        if not self._blocks:
             return pickle.loads(self._payload)  # noqa: S301  (written by our own worker, as all that crosses torch's queue is)
+        home, worker = arena_of(self._arena), self._worker
+        blocks = [Block(*block) for block in self._blocks]
+        _opening.shared = frozenset(self._shared)
+        _opening.blocks = [(home.bytes_of if number in _opening.shared else home.lease)(worker, block) for number, block in enumerate(blocks)]
+        try:
+            return pickle.loads(self._payload)  # noqa: S301  (likewise)
         finally:
-            _opening.blocks, _opening.storages = (), {}
+            for number in self._shared:
+                home.free(worker, blocks[number])
+            _opening.blocks, _opening.shared, _opening.storages = (), frozenset(), {}
 
 
 @final
@@ -190,14 +227,17 @@ class Packing:
     """Packs the batches of one worker."""
 
     def __init__(self, room: Room, worker: int) -> None:
-        """Map the worker's region."""
+        """Map the worker's region.
+
+        Raises:
+            OSError: this process may not map so much.
+        """
         self._memory, self._shelf = room.open(worker)
         self._arena, self._worker = room.number, worker
-        self._expected = 0
 
-    def pack(self, collate: Callable[[Any], Any], samples: Any) -> Any:
-        """Collate samples and return a parcel, or the batch itself where nothing of it is in the arena."""
-        run = Run(self._memory, self._shelf, self._expected)
+    def pack(self, collate: Callable[[Any], Any], samples: Any) -> Parcel:
+        """Collate samples and return a parcel."""
+        run = Run(self._memory, self._shelf)
         try:
             batch = _stacked(samples, run) if collate is torch_collate.default_collate else collate(samples)
             file = io.BytesIO()
@@ -205,10 +245,7 @@ class Packing:
         except BaseException:  # Ctrl-C too: nobody was told of the blocks
             self._shelf.give_back(run.blocks)
             raise
-        if not run.blocks:
-            return batch
-        self._expected = run.used
-        return Parcel(self._arena, self._worker, run.blocks, file.getvalue())
+        return Parcel(self._arena, self._worker, run, file.getvalue())
 
 
 def _stacked(samples: Any, run: Run) -> Any:
@@ -230,7 +267,7 @@ def _stacked(samples: Any, run: Run) -> Any:
             if room is not None:
                 memory, place = room
                 out = torch.from_numpy(memory).view(first.dtype).view(len(batch), *first.shape)
-                run.placed[out.data_ptr()] = place
+                run.placed[out.untyped_storage()._cdata] = place, out.untyped_storage()
                 return torch.stack(batch, 0, out=out)
         made: torch.Tensor = torch_collate.collate_tensor_fn(batch, collate_fn_map=collate_fn_map)
         return made

@@ -1,15 +1,17 @@
 """What Penstock adds to torch's own worker: batches go into the arena, and the dataset's state comes along, or is given back to it.
 
 torch's worker calls two functions of its loader's: one when it starts, behind the seeding, and one that collates. `Hand` is both. The fetcher, which
-torch makes in between, is replaced by one that knows the dataset's iterator; in a worker process only, which is ours.
+torch makes in between, is replaced by one that knows the dataset's iterator; in a worker process only, and not for loaders that a dataset makes there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
+import pickle
 from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch.utils.data
 from torch.utils.data._utils import fetch
@@ -22,26 +24,27 @@ from .torch_parcel import Packing, Parcel
 Collate = Callable[[Any], Any]
 
 
-class Given(NamedTuple):
-    """A batch, or its parcel, as it comes from a worker.
+@final
+class Given:
+    """A batch, or its parcel, as it comes from a worker. No tuple: torch pins those part by part, and this one says itself how it is pinned."""
 
-    Attributes:
-        batch: the batch.
-        state: what the worker's dataset says of itself behind it; None for nothing.
-        worker: the worker's number.
-    """
+    __slots__ = ("batch", "state", "worker")
 
-    batch: Any
-    state: Any = None
-    worker: int = 0
+    def __init__(self, batch: Any, state: bytes | None = None, worker: int = 0) -> None:
+        """Take a batch, what the worker's dataset says of itself behind it (pickled; None for nothing), and the worker's number."""
+        self.batch, self.state, self.worker = batch, state, worker
 
     def open(self) -> Given:
         """Return the same with the batch itself."""
-        return self._replace(batch=self.batch.open()) if isinstance(self.batch, Parcel) else self
+        return Given(self.batch.open(), self.state, self.worker) if isinstance(self.batch, Parcel) else self
+
+    def told(self) -> Any:
+        """Return the state."""
+        return None if self.state is None else pickle.loads(self.state)  # noqa: S301  (written by our own worker)
 
     def pin_memory(self) -> Given:
         """Return the same in pinned memory; what torch's thread for that calls."""
-        return self._replace(batch=pin_memory(self.open().batch))
+        return Given(pin_memory(self.open().batch), self.state, self.worker)
 
 
 class Source:
@@ -57,7 +60,7 @@ class Source:
             every: a state is told behind each so many batches.
             standing: a state that was told, or None, and batches since.
         """
-        self.dataset, self.worker, self._size, self._every = dataset, worker, size, every
+        self.dataset, self.worker, self.every, self._size = dataset, worker, every, size
         self._standing = standing
         self._batches = 0
 
@@ -69,21 +72,31 @@ class Source:
         return state, since
 
     def forward(self, rows: Any, state: Any, since: int) -> None:
-        """Go on with an iterator of the dataset where it stood."""
+        """Go on with an iterator of the dataset where it stood; a batch that fails again is passed over as it failed."""
         if state is not None and state["iterator"] is not None:
             rows.load_state_dict(state["iterator"])
-        for _ in range(since * self._size):
-            if next(rows, self) is self:
+        for _ in range(since):
+            try:
+                for _ in range(self._size):
+                    next(rows)
+            except StopIteration:
                 break
+            except Exception:  # noqa: BLE001, S112  (the error was raised in the run that goes on here)
+                continue
 
     def told(self, rows: Any) -> Any:
         """Return the state of the dataset, or of its iterator, behind one batch more; None where there is none or it is not its turn."""
         self._batches += 1
-        if self._batches % self._every:
+        if self._batches % self.every:
             return None
         iterator = copy.deepcopy(rows.state_dict()) if stateful(rows) else None
         dataset = copy.deepcopy(self.dataset.state_dict()) if rows is not self.dataset and stateful(self.dataset) else None
         return None if iterator is None and dataset is None else {"iterator": iterator, "dataset": dataset}
+
+    def pickled(self, rows: Any) -> bytes | None:
+        """Return what `told` returns, pickled here, where an error is raised in place of the batch."""
+        state = self.told(rows)
+        return None if state is None else pickle.dumps(state)
 
 
 class IterableFetcher(fetch._IterableDatasetFetcher):
@@ -99,7 +112,7 @@ class IterableFetcher(fetch._IterableDatasetFetcher):
     def fetch(self, possibly_batched_index: Any) -> Given:  # type: ignore[override]
         """Return a batch and the dataset's state."""
         batch = super().fetch(possibly_batched_index)
-        return Given(batch, self._source.told(self.dataset_iter), self._source.worker)
+        return Given(batch, self._source.pickled(self.dataset_iter), self._source.worker)
 
 
 class MapFetcher(fetch._MapDatasetFetcher):
@@ -108,12 +121,13 @@ class MapFetcher(fetch._MapDatasetFetcher):
     def __init__(self, source: Source, *options: Any) -> None:
         """Begin."""
         source.begin()
+        source.every = 1  # rows that were asked for again would not be the same
         super().__init__(source.dataset, *options)
         self._source = source
 
     def fetch(self, possibly_batched_index: Any) -> Given:  # type: ignore[override]
         """Return a batch and the dataset's state."""
-        return Given(super().fetch(possibly_batched_index), self._source.told(None), self._source.worker)
+        return Given(super().fetch(possibly_batched_index), self._source.pickled(None), self._source.worker)
 
 
 @final
@@ -142,19 +156,25 @@ class Hand:
         if self._init is not None:
             self._init(worker)
         if self._room is not None:
-            self._packing = Packing(self._room, worker)
+            with contextlib.suppress(OSError):  # this process may not map so much: batches cross as torch has them cross
+                self._packing = Packing(self._room, worker)
         info = torch.utils.data.get_worker_info()
         source = Source(None if info is None else info.dataset, worker, self._size, self._every, self._standings[worker])
+        here: Any = fetch
+        theirs = here._IterableDatasetFetcher, here._MapDatasetFetcher
 
-        def iterable(dataset: Any, *options: Any) -> IterableFetcher:
+        def iterable(dataset: Any, *options: Any) -> Any:
+            if options[1] != self.collate:  # of a loader that the dataset makes for itself
+                return theirs[0](dataset, *options)
             source.dataset = dataset
             return IterableFetcher(source, *options)
 
-        def mapped(dataset: Any, *options: Any) -> MapFetcher:
+        def mapped(dataset: Any, *options: Any) -> Any:
+            if options[1] != self.collate:
+                return theirs[1](dataset, *options)
             source.dataset = dataset
             return MapFetcher(source, *options)
 
-        here: Any = fetch
         here._IterableDatasetFetcher, here._MapDatasetFetcher = iterable, mapped
 
     def collate(self, samples: Any) -> Any:

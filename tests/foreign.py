@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 
 class Pair(NamedTuple):
@@ -51,6 +51,7 @@ KINDS: dict[str, Any] = {
     "bytes": lambda i: b"%d" % i,
     "tensor": lambda i: torch.full((2, 3), i, dtype=torch.int32),
     "bfloat16": lambda i: torch.full((3,), i, dtype=torch.bfloat16),
+    "uint16": lambda i: torch.full((3,), i, dtype=torch.uint16),
     "complex": lambda i: torch.full((3,), complex(i, 1)),
     "empty": lambda i: torch.empty(0),
     "scalar tensor": torch.tensor,
@@ -102,6 +103,42 @@ class Seeds(Numbers):
         info = get_worker_info()
         told = (-1, 0) if info is None else (info.id, info.num_workers)
         return torch.tensor([*told, torch.initial_seed() % 2**31, int(torch.randint(1000, ())), int(np.random.randint(1000)) if info else 0])  # noqa: NPY002
+
+
+class Nested(Numbers):
+    """Rows that take a loader of their own to make."""
+
+    def __getitem__(self, i: int) -> Any:
+        """Return what a loader in this process gives."""
+        rows: Any = range(5)
+        return torch.cat([batch + i for batch in DataLoader(rows, batch_size=2)])
+
+
+class Labelled(Numbers):
+    """A large picture and a small label."""
+
+    def __getitem__(self, i: int) -> Any:
+        """Return a row."""
+        return torch.full((50_000,), i % 251, dtype=torch.uint8), i
+
+
+class Learned(Numbers):
+    """A map-style dataset that has a state: how many rows it was asked for."""
+
+    asked = 0
+
+    def __getitem__(self, i: int) -> Any:
+        """Return the row and the count."""
+        self.asked += 1
+        return torch.tensor([i, self.asked])
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the count."""
+        return {"asked": self.asked}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on counting."""
+        self.asked = state["asked"]
 
 
 class Slow(Numbers):
@@ -167,6 +204,52 @@ class Walk:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Stand there."""
         self.at = state["at"]
+
+
+class Slices(Stream):
+    """Batches that are views of one large tensor."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield them."""
+        whole = torch.arange(100_000)
+        return iter([whole[n : n + 10] for n in range(0, 200, 10)])
+
+
+class Shuffled(Stream):
+    """In another order each time, by the default generator."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield numbers."""
+        return iter(torch.randperm(self.rows).tolist())
+
+
+class Breaking(Stream):
+    """Raises at some rows, and goes on."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return an iterator that raises at times."""
+        return Broken(0, self.rows, 1)
+
+
+class Broken:
+    """An iterator that raises in place of some numbers; it has no state."""
+
+    def __init__(self, first: int, stop: int, step: int) -> None:
+        """Stand before the first."""
+        self.at, self.stop, self.step = first, stop, step
+
+    def __iter__(self) -> Broken:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> int:
+        """Return the next number, or raise."""
+        if self.at >= self.stop:
+            raise StopIteration
+        self.at += self.step
+        if self.at % 7 == 3:
+            raise KeyError(f"row {self.at}")
+        return self.at - self.step
 
 
 class Walking(Stream):
@@ -260,6 +343,29 @@ class Batch:
         return self
 
 
+class Turning(Stateful):
+    """Begins each epoch one row later than the one before: its state says where the next one begins."""
+
+    epochs = 0
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield rows from a place that moves."""
+        if self.at == 0:
+            self.epochs += 1
+        while self.at < self.rows:
+            self.at += 1
+            yield (self.epochs + self.at) % self.rows
+        self.at = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where it stands, and in which epoch."""
+        return {"at": self.at, "epochs": self.epochs}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Stand there."""
+        self.at, self.epochs = state["at"], state["epochs"]
+
+
 def views(samples: list[Any]) -> dict[str, Any]:
     """Return inputs and labels as two views of one storage, as language models have them, and a transposed one."""
     x = torch.stack([torch.arange(10) + sample for sample in samples])
@@ -270,6 +376,12 @@ def arrays(samples: list[Any]) -> dict[str, Any]:
     """Return numpy arrays, a large one, a small one, one in Fortran's order, one of strings."""
     x = np.stack([np.full((500, 3), sample) for sample in samples])
     return {"x": x, "small": x[:, 0, 0].copy(), "across": np.asfortranarray(x), "names": np.array([str(sample) for sample in samples])}
+
+
+def overlapping(samples: list[Any]) -> dict[str, Any]:
+    """Return two tensors over one array, the first of them shorter; and one of a type that numpy lacks."""
+    whole = np.array(samples * 40_000)
+    return {"head": torch.from_numpy(whole[: len(whole) // 2]), "all": torch.from_numpy(whole), "odd": torch.zeros(3, dtype=torch.uint16)}
 
 
 def odd(samples: list[Any]) -> list[Any]:

@@ -54,7 +54,7 @@ def test_a_batch_is_the_workers_again_when_nothing_looks_at_it() -> None:
     """Its word is cleared with the last tensor made from it, whichever that is."""
     home = Arena(1)
     packing = Packing(home.room(), 0)
-    parcel = packing.pack(default_collate, [{"a": torch.ones(50), "b": np.ones(600)} for _ in range(4)])
+    parcel = packing.pack(default_collate, [{"a": torch.ones(50), "b": np.ones(6000)} for _ in range(4)])
     assert isinstance(parcel, Parcel)
     batch = parcel.open()
     words = packing._memory[:HEADER_BYTES].view(np.int64)
@@ -82,12 +82,16 @@ def test_beyond_the_words_batches_go_another_way() -> None:
     """When as many batches are alive as there are words, further ones are as the collate function made them."""
     home = Arena(1)
     packing = Packing(home.room(), 0)
-    kept = [packing.pack(default_collate, [torch.ones(3)]).open() for _ in range(MOST_ALIVE)]
-    further = packing.pack(default_collate, [torch.ones(3)])
-    assert isinstance(further, torch.Tensor)
+    large = torch.ones(20_000)
+    kept = [packing.pack(default_collate, [large]).open() for _ in range(MOST_ALIVE)]
+    words = packing._memory[:HEADER_BYTES].view(np.int64)
+    assert words.sum() == MOST_ALIVE
+    assert torch.equal(packing.pack(default_collate, [large]).open()[0], large)
+    assert words.sum() == MOST_ALIVE
     del kept[0]
     gc.collect()
-    assert isinstance(packing.pack(default_collate, [torch.ones(3)]), Parcel)
+    kept.append(packing.pack(default_collate, [large]).open())
+    assert words.sum() == MOST_ALIVE
 
 
 def test_where_there_is_no_room_for_large_regions_smaller_ones_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +119,7 @@ def test_a_forked_copy_lets_go_of_nothing() -> None:
     """A process that was forked off has copies of what looks at a batch; that they end there does not free it here."""
     home = Arena(1)
     packing = Packing(home.room(), 0)
-    batch = packing.pack(default_collate, [torch.ones(3)]).open()
+    batch = packing.pack(default_collate, [torch.ones(20_000)]).open()
     pid = os.fork()
     if pid == 0:
         del batch

@@ -12,6 +12,7 @@ import torch
 from contracts.loaders import Plain, assert_same, check_resumes_at_every_step, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inside import stored_of
 from torch.utils.data.distributed import DistributedSampler
 
 import penstock as ps
@@ -76,7 +77,7 @@ def test_batches_equal_the_reference_chain(images: ps.Dataset) -> None:
     """What the loader delivers is what the op-by-op reference of the chain gives for the same sample and epoch."""
     loader = ps.DataLoader(images, batch_size=16, shuffle=True, transforms=TRAIN, seed=5)
     key = ps.order.augment_key(5, 0)
-    steps = loader._its("this test").work.steps
+    steps = stored_of(loader).work.steps
     assert steps is not None
     chain = steps.chains["image"]
     for batch in loader:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inside import stored_of
 from ranks import run_ranks
 
 import penstock as ps
@@ -159,8 +160,8 @@ def test_receivers_get_what_the_leader_read(rows: ps.Dataset, batch_size: int) -
         leader, follower = (ps.DataLoader(ps.Dataset(rows.path, columns=["x", "label"]), batch_size, shuffle=True, output="numpy") for _ in range(2))
         sent: list[Any] = []
         leading, following = (
-            ReceivingEngine(leader._its("this test").engine, Line(sent, leads=True)),
-            ReceivingEngine(follower._its("this test").engine, Line(sent, leads=False)),
+            ReceivingEngine(stored_of(leader).engine, Line(sent, leads=True)),
+            ReceivingEngine(stored_of(follower).engine, Line(sent, leads=False)),
         )
         made = [{name: value.copy() for name, value in batch.items()} for one in leading.epoch(leader.plan, 0, start) for batch in one.batches]
         sent[:] = made
@@ -177,7 +178,7 @@ def test_an_error_reaches_everybody(rows: ps.Dataset) -> None:
     sent: list[Any] = []
 
     def broken(*_: Any) -> Any:
-        yield next(loader._its("this test").engine.epoch(loader.plan, 0, 0))
+        yield next(stored_of(loader).engine.epoch(loader.plan, 0, 0))
         raise BadData("torn", path="p", shard="s", row=7, field="x")
 
     inner: Any = SimpleNamespace(epoch=broken, close=lambda: None)

@@ -19,6 +19,7 @@ import torch
 from blocks import Made
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inside import stored_of
 
 import penstock as ps
 from penstock.jit import Bound
@@ -269,7 +270,7 @@ def test_an_error_in_a_run_begun_ahead_comes_in_its_place(rows: ps.Dataset, monk
     got: list[int] = []
     with pytest.raises(ps.BadData, match="broken"):
         got.extend(number for batch in unshuffled for number in batch["n"].tolist())
-    first = int(unshuffled._its("this test").work.dataset.manifest.shards[0].block_rows)  # type: ignore[union-attr]
+    first = int(stored_of(unshuffled).work.dataset.manifest.shards[0].block_rows)  # type: ignore[union-attr]
     assert got == list(range(first // 200 * 200))
     with pytest.raises(ps.BadData, match="broken"):
         list(loader)

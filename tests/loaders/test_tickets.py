@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch.distributed
+from inside import stored_of
 
 import penstock as ps
 from penstock.errors import BadRequest, StorageError
@@ -153,7 +154,7 @@ def test_many_consumers_load_one_state(made: Callable[..., ps.DataLoader]) -> No
     seen += [label for batch in open_ones[2] for label in batch["label"].tolist()]
     assert set(idle) <= set(seen)
     assert sorted(seen) == list(range(1003))
-    assert loaders[2]._its("this test")._ticketed.done(loaders[2].plan, 0) == [[0, 25]]
+    assert stored_of(loaders[2])._ticketed.done(loaders[2].plan, 0) == [[0, 25]]
 
 
 def test_going_back_in_a_store_that_lived_on(made: Callable[..., ps.DataLoader]) -> None:
@@ -259,7 +260,7 @@ def test_many_tickets_are_looked_at_by_the_block(made: Callable[..., ps.DataLoad
     loader = made(1)
     batches = iter(loader)
     list(islice(batches, 950))
-    tickets = loader._its("this test").engine._tickets  # type: ignore[attr-defined]
+    tickets = stored_of(loader).engine._tickets  # type: ignore[attr-defined]
     asked: list[str] = []
     told = tickets._told
 

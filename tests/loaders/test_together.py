@@ -12,6 +12,7 @@ import pytest
 from contracts.loaders import assert_same, check_resumes_at_every_step, plain
 from hypothesis import given
 from hypothesis import strategies as st
+from inside import stored_of
 
 import penstock as ps
 from penstock import order
@@ -149,7 +150,7 @@ def test_what_is_filled_together(numbers: ps.Dataset, rows: ps.Dataset) -> None:
     """Plain fixed rows are, as many as are small; ragged ones, transformed ones and large batches come alone."""
 
     def together(loader: ps.DataLoader) -> int:
-        return loader._its("this test").work.together(loader.plan.batch_size)
+        return stored_of(loader).work.together(loader.plan.batch_size)
 
     assert together(ps.DataLoader(numbers, batch_size=64)) > 100
     assert together(ps.DataLoader(numbers, batch_size=1)) == 256

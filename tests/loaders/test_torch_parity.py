@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import pickle
 import re
 import subprocess
@@ -19,11 +20,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from foreign import KINDS, Failing, Lists, Numbers, Runs, Seeds, Several, Slow, Stream, Wrong, same
+from foreign import KINDS, Failing, Labelled, Lists, Nested, Numbers, Runs, Seeds, Several, Slices, Slow, Stream, Wrong, same
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
 import penstock as ps
+from penstock.loaders.arena import HEADER_BYTES
 
 TESTS = Path(__file__).resolve().parent.parent
 BOTH = (torch.utils.data.DataLoader, ps.DataLoader)
@@ -96,7 +98,7 @@ def test_batch_sizes(options: dict[str, Any], workers: int) -> None:
         compare(lambda kind=kind: Numbers(11, kind), num_workers=workers, **options)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("collate", [foreign.views, foreign.arrays, foreign.odd])
+@pytest.mark.parametrize("collate", [foreign.views, foreign.arrays, foreign.odd, foreign.overlapping])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_a_collate_function_returns_arrives(collate: Any, workers: int) -> None:
     """Views, strides, orders, classes and what fits no arena come out as they went in."""
@@ -355,6 +357,130 @@ class Growing(Numbers):
     def __getitem__(self, i: int) -> Any:
         """Return a tensor full of i."""
         return torch.full((1 + (i * 7919) % 50_000,), i % 251, dtype=torch.uint8)
+
+
+def words(batches: Any) -> Any:
+    """Return the words that say which blocks of the first worker are looked at."""
+    return batches._arena._memory[:HEADER_BYTES].view(np.int64)
+
+
+def test_a_label_that_is_kept_does_not_keep_its_images() -> None:
+    """What is small is copied out of the arena, so that keeping it keeps nothing else."""
+    batches = iter(ps.DataLoader(Labelled(80), batch_size=4, num_workers=1))
+    labels = [label for _, label in batches]
+    assert torch.equal(torch.cat(labels), torch.arange(80))
+    batches = iter(ps.DataLoader(Labelled(80), batch_size=4, num_workers=1))
+    kept = [next(batches)[1] for _ in range(12)]
+    assert words(batches).sum() <= 3, kept
+
+
+def test_what_is_kept_keeps_no_more_than_itself_when_the_workers_are_gone() -> None:
+    """The arena's memory is given back when an epoch ends, but for batches that are still held."""
+    loader = ps.DataLoader(Labelled(80), batch_size=4, num_workers=2)
+    batches = iter(loader)
+    arena = batches._arena
+    first = next(batches)
+    rest = sum(1 for _ in batches)
+    assert rest == 19
+    assert os.fstat(arena.descriptor).st_blocks * 512 <= 500_000
+    assert (first[0] == torch.arange(4, dtype=torch.uint8)[:, None]).all()
+
+
+def test_batches_that_cross_as_torch_has_them_leave_nothing_open() -> None:
+    """Tensors that the arena cannot hold are sent once: a worker's open files do not grow."""
+    batches = iter(ps.DataLoader(Numbers(200, "uint16"), batch_size=None, num_workers=1))
+    worker, counts = batches._workers[0].pid, []
+    for number, _ in enumerate(batches):
+        if number in {40, 180}:
+            counts.append(len(list(Path(f"/proc/{worker}/fd").iterdir())))
+    assert counts[1] <= counts[0] + 6
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataset_may_have_loaders_of_its_own(workers: int) -> None:
+    """A loader that a dataset makes in a worker gives what torch's gives."""
+    compare(Nested, batch_size=3, num_workers=workers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_of_a_large_tensor(workers: int) -> None:
+    """A stream of slices of one tensor sends the slices, not the tensor again and again."""
+    compare(Slices, batch_size=None, num_workers=workers)
+
+
+def test_a_process_that_was_forked_off_with_a_batch_may_read_it() -> None:
+    """A batch that a child looks at is not written over when the loop has gone on, though the parent's last tensor over it is gone."""
+    batches = iter(ps.DataLoader(Labelled(200), batch_size=4, num_workers=1))
+    batch, label = next(batches)
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(ready, 1)
+        os._exit(0 if (batch.numpy() == label.numpy()[:, None]).all() else 1)  # torch's threads are not there
+    del batch
+    for _ in range(30):
+        next(batches)
+    os.write(told, b"x")
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(ready)
+    os.close(told)
+
+
+def no_rows(row: int) -> int:
+    """Raise in place of a row's number."""
+    raise RuntimeError(f"no rows, not even {row}")
+
+
+class Raising:
+    """A sampler that raises at once."""
+
+    def __iter__(self) -> Any:
+        """Return an iterator that raises."""
+        return map(no_rows, range(5))
+
+    def __len__(self) -> int:
+        """Return how many rows it would have."""
+        return 5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sampler_that_raises(workers: int) -> None:
+    """Its error is the loop's."""
+    found = compare(Numbers, sampler=Raising, num_workers=workers)
+    assert "no rows" in str(found)
+
+
+def test_subclasses() -> None:
+    """A subclass may have attributes and a constructor of its own; one that makes its own iterators has no state, and says so."""
+
+    class Mine(ps.DataLoader):
+        def __init__(self, rows: int, shuffle: bool) -> None:
+            self.shuffle, self.seed = shuffle, 5
+            super().__init__(Numbers(rows), batch_size=4, shuffle=shuffle)
+
+    assert len(list(Mine(9, True))) == 3
+    assert Mine(9, False).state_dict()["batches"] == 0
+
+    class Own(ps.DataLoader):
+        def _get_iterator(self) -> Any:
+            return torch.utils.data.dataloader._SingleProcessDataLoaderIter(self)
+
+    own = Own(Numbers(9), batch_size=4)
+    assert len(list(own)) == 3
+    with pytest.raises(ps.BadRequest, match="_SingleProcessDataLoaderIter"):
+        own.state_dict()
+
+
+def test_a_copy_stands_by_itself() -> None:
+    """A copied loader has the settings of the other, and an epoch of its own."""
+    loader = ps.DataLoader(Numbers(20), batch_size=4)
+    next(iter(loader))
+    other = copy.copy(loader)
+    assert other.state_dict()["batches"] == 0
+    batches = iter(other)
+    next(batches)
+    next(batches)
+    assert loader.state_dict()["batches"] == 1
 
 
 def test_what_only_stored_data_has_is_refused_with_a_reason() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from foreign import Counting, Failing, Numbers, Seeds, Stateful, Stream, Walking, same
+from foreign import Breaking, Counting, Failing, Learned, Numbers, Seeds, Shuffled, Stateful, Stream, Turning, Walking, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
 import penstock as ps
@@ -80,14 +81,13 @@ def test_a_loaders_generator_stands_where_it_stood(workers: int) -> None:
 
 
 def test_the_consumers_random_numbers_are_left_alone() -> None:
-    """Going on with an epoch takes no random number from the default generator beyond what a new epoch takes."""
+    """Going on with an epoch takes no random number from the default generator: the run that began it has taken them."""
     torch.manual_seed(3)
     loader = ps.DataLoader(Numbers(30), batch_size=4, shuffle=True)
     batches = iter(loader)
     next(batches)
     state = loader.state_dict()
     torch.manual_seed(8)
-    iter(ps.DataLoader(Numbers(30)))
     expected = torch.rand(3)
     other = ps.DataLoader(Numbers(30), batch_size=4, shuffle=True)
     other.load_state_dict(state)
@@ -207,9 +207,142 @@ def test_a_samplers_state_needs_such_a_sampler() -> None:
     loader = ps.DataLoader(Numbers(20), batch_size=4, sampler=Stateful(20))
     next(iter(loader))
     other = ps.DataLoader(Numbers(20), batch_size=4)
-    other.load_state_dict(loader.state_dict())
-    with pytest.raises(ps.BadRequest, match="SequentialSampler takes none"):
+    other.load_state_dict(loader.state_dict(), accept=["samplers"])
+    with pytest.raises(ps.BadRequest, match="takes none"):
         iter(other)
+
+
+def test_generators_of_samplers_stand_where_they_stood() -> None:
+    """A sampler's own generator, also inside a batch sampler, goes on in a later epoch as the uninterrupted run's does."""
+    for wrapped in (False, True):
+
+        def make() -> Any:
+            sampler = RandomSampler(range(40), generator=torch.Generator().manual_seed(3))
+            if wrapped:  # noqa: B023  (likewise)
+                return ps.DataLoader(Numbers(40), batch_sampler=BatchSampler(sampler, 4, drop_last=False))
+            return ps.DataLoader(Numbers(40), batch_size=4, sampler=sampler)
+
+        loader = make()
+        list(loader)
+        batches = iter(loader)
+        for _ in range(3):
+            next(batches)
+        other = make()
+        other.load_state_dict(loader.state_dict())
+        assert same(list(batches), list(other))
+        assert same(list(loader), list(other))
+
+
+def test_another_plan_is_refused_by_name() -> None:
+    """Another batch size, number of rows, sampler or generator is named, with both values; what is accepted may differ."""
+    loader = ps.DataLoader(Numbers(40), batch_size=4, shuffle=True)
+    next(iter(loader))
+    state = loader.state_dict()
+    others: list[tuple[Any, str]] = [
+        (ps.DataLoader(Numbers(40), batch_size=5, shuffle=True), "batch_size was 4 and is 5"),
+        (ps.DataLoader(Numbers(41), batch_size=4, shuffle=True), "rows was 40 and is 41"),
+        (ps.DataLoader(Numbers(40), batch_size=4, shuffle=True, drop_last=True), "drop_last was False and is True"),
+        (ps.DataLoader(Numbers(40), batch_size=4), "samplers was"),
+        (ps.DataLoader(Numbers(40), batch_size=4, shuffle=True, generator=torch.Generator()), "own_generators was 0 and is 1"),
+    ]
+    for other, message in others:
+        with pytest.raises(ps.BadRequest, match=message):
+            other.load_state_dict(state)
+    others[1][0].load_state_dict(state, accept=["rows"])
+    assert len(list(others[1][0])) == 10
+
+
+def test_samplers_that_change_from_epoch_to_epoch() -> None:
+    """A sampler with a state goes on in the right epoch, from the middle of one, from its end, and before the first batch of the next."""
+    for at in (3, 10, 10.5):
+        loader = ps.DataLoader(Numbers(40), batch_size=4, sampler=Turning(40))
+        list(loader)
+        batches = iter(loader)
+        for _ in range(int(at)):
+            next(batches)
+        if at == 10:
+            assert next(batches, None) is None
+        if at == 10.5:
+            list(batches)
+            batches = iter(loader)
+        other = ps.DataLoader(Numbers(40), batch_size=4, sampler=Turning(40))
+        other.load_state_dict(loader.state_dict())
+        assert same([*batches, *loader], [*other, *(other if at != 10 else ())])
+
+
+def test_a_finished_state_is_still_one_when_it_was_loaded() -> None:
+    """A state of an epoch's end, loaded and saved again before anything was iterated, is the same state."""
+    loader = ps.DataLoader(Numbers(20), batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(1))
+    list(loader)
+    state = loader.state_dict()
+    second = ps.DataLoader(Numbers(20), batch_size=4, shuffle=True, generator=torch.Generator())
+    second.load_state_dict(state)
+    assert second.state_dict() == state
+    third = ps.DataLoader(Numbers(20), batch_size=4, shuffle=True, generator=torch.Generator())
+    third.load_state_dict(second.state_dict())
+    assert same(list(third), list(loader))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_map_style_data_with_a_state(workers: int) -> None:
+    """A map-style dataset's own state goes along, in each worker, behind every batch whatever `snapshot_every_n_steps` says; for other workers it is refused."""
+
+    def make(w: int) -> Any:
+        return ps.DataLoader(Learned(60), batch_size=3, num_workers=w, snapshot_every_n_steps=4)
+
+    whole, resumed = cut(make, 7, workers, workers)
+    assert same([batch[:, 0] for batch in whole], [batch[:, 0] for batch in resumed])
+    counts = [[int(batch[-1, 1]) for batch in batches] for batches in (whole, resumed)]
+    assert sorted(counts[0]) == sorted(counts[1])
+    loader = make(workers)
+    next(iter(loader))
+    with pytest.raises(ps.BadRequest, match="num_workers=3"):
+        make(3).load_state_dict(loader.state_dict())
+
+
+def test_a_stream_that_shuffles_itself_inline() -> None:
+    """Without workers an iterable dataset that draws its order when it begins begins with the same random numbers."""
+    whole, resumed = cut(lambda _: ps.DataLoader(Shuffled(30), batch_size=4), 3, 0, 0)
+    assert same(whole, resumed)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_streams_that_fail_and_go_on(workers: int) -> None:
+    """A batch of a stream that failed is passed over as it failed, and the rest follows."""
+
+    def rest(batches: Any) -> list[Any]:
+        found = []
+        while True:
+            try:
+                found.append(next(batches).tolist())
+            except KeyError as error:
+                found.append(str(error).splitlines()[-1])
+            except StopIteration:
+                return found
+
+    loader = ps.DataLoader(Breaking(40), batch_size=3, num_workers=workers)
+    batches = iter(loader)
+    for _ in range(5):
+        with contextlib.suppress(KeyError):
+            next(batches)
+    other = ps.DataLoader(Breaking(40), batch_size=3, num_workers=workers)
+    other.load_state_dict(loader.state_dict())
+    assert rest(batches) == rest(iter(other))
+
+
+def test_a_state_that_cannot_be_pickled_is_an_error_in_the_loop() -> None:
+    """What a dataset says of itself must be sent to the loop; where it cannot be, the batch's place has the error, and nothing hangs."""
+    batches = iter(ps.DataLoader(Unsendable(20), batch_size=4, num_workers=1))
+    with pytest.raises(Exception, match="pickle"):
+        next(batches)
+
+
+class Unsendable(Counting):
+    """Its state holds a function."""
+
+    def state_dict(self) -> Any:
+        """Return what cannot be pickled."""
+        return {"at": lambda: 0}
 
 
 def test_how_often_a_state_is_taken_is_checked() -> None:

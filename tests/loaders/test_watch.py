@@ -14,6 +14,7 @@ import psutil
 import pyarrow as pa
 import pytest
 from contracts.loaders import assert_same, plain
+from inside import stored_of
 
 import penstock as ps
 from penstock.loaders import fill
@@ -90,7 +91,7 @@ def test_compressed_files_are_read_and_not_kept(tmp_path: Path, num_workers: int
     made = [[plain(b) for b in ps.DataLoader(ps.Dataset(p), batch_size=64, shuffle=True, num_workers=num_workers)] for p in paths]
     assert_same(made[0], made[1], "compressed")
     loader = ps.DataLoader(ps.Dataset(paths[0]), batch_size=64, shuffle=True)
-    filler = fill.Filler(loader._its("this test").work)
+    filler = fill.Filler(stored_of(loader).work)
     assert isinstance(filler._gather, Gather)
     assert not filler._gather._open(0)
 
