@@ -1,11 +1,11 @@
-"""The arena: anonymous memory into which workers put batches of any size, and in which the parent reads them.
+"""The arena: anonymous memory into which workers put the tensors of batches, of any size, and in which the parent reads them.
 
-One file without a name (`memfd_create`), cut into a region for each worker. A worker places a batch at the lowest gap that holds it, so that the same pages
-are used again and again and a batch costs no page fault; the region is much larger than what is used of it, and only pages that were written to exist. Which batches are
-still looked at stands in the region's first page, a word for each: the worker sets it, and the parent clears it when the last array over the batch
-is gone. The size of /dev/shm does not matter, and nothing outlives the processes.
+One file without a name (`memfd_create`), cut into a region for each worker. A worker takes blocks, each at the lowest gap that holds it, so that the
+same pages are used again and again and a batch costs no page fault; the region is much larger than what is used of it, and only pages that were
+written to exist. Which blocks are still looked at stands in the region's first page, a word for each: the worker sets it, and the parent clears it when
+the last array over the block is gone. The size of /dev/shm does not matter, and nothing outlives the processes.
 
-Cost: a word and a comparison for each batch that is alive. Refused: a file for each tensor as torch has it (a page fault for every 4 KiB of every
+Cost: a word and a comparison for each block that is looked at. Refused: a file for each tensor as torch has it (a page fault for every 4 KiB of every
 batch, a descriptor sent by a thread), and slots of one size as `ring` has them: nobody knows how large a stranger's batches are.
 """
 
@@ -30,10 +30,10 @@ from .ring import Lease
 Bytes = npt.NDArray[np.uint8]
 
 HEADER_BYTES = 4096
-"""Of a region, before its batches."""
+"""Of a region, before its blocks."""
 
 MOST_ALIVE = HEADER_BYTES // 8
-"""Batches of a worker that can be alive at a time; what comes beyond goes another way."""
+"""Blocks of a worker that can be looked at at a time; what comes beyond goes another way."""
 
 REGION_BYTES = 1 << 36
 """Of addresses for each worker, where the system gives them; memory is taken only for what is written to."""
@@ -42,11 +42,11 @@ LEAST_BYTES = 1 << 28
 """A region smaller than this is not worth having."""
 
 _ALIGNMENT = 4096
-"""Batches begin at a page, so that none shares one with another."""
+"""Blocks begin at a page, so that none shares one with another."""
 
 
 class Block(NamedTuple):
-    """Where a batch lies.
+    """A piece of a region.
 
     Attributes:
         start: its first byte in the region.
@@ -129,7 +129,10 @@ def _received(descriptor: Any, size: int, number: int) -> Room:
 
 
 class _Forks:
-    """Counts the forks of this process that are not a loader's own: what was leased before one is looked at by the child too, for as long as that likes."""
+    """Counts the forks of this process that are not a loader's own.
+
+    What was leased before one is looked at by the child too, for as long as that likes.
+    """
 
     count = 0
     expected = 0
@@ -164,10 +167,9 @@ def _release(words: npt.NDArray[np.int64], leased: dict[tuple[int, int], Block],
 
     A process that was forked off has copies of what looks at it, whose end says nothing; and while it lives the block is not written to.
     """
-    if os.getpid() == process:
-        leased.pop(key, None)
-        if forks == _Forks.count:
-            words[key[1]] = 0
+    if os.getpid() == process and forks == _Forks.count:
+        del leased[key]
+        words[key[1]] = 0
 
 
 _arenas: WeakValueDictionary[int, Arena] = WeakValueDictionary()
@@ -185,7 +187,7 @@ def arena(number: int) -> Arena:
 
 @final
 class Arena:
-    """The parent's side. Whoever makes it closes it; arrays over its batches keep the memory until they are gone."""
+    """The parent's side. Arrays over its blocks keep the memory until they are gone."""
 
     def __init__(self, workers: int) -> None:
         """Create the file and map it.
@@ -215,7 +217,7 @@ class Arena:
         return Room(self.descriptor, self.region_bytes, self.number)
 
     def lease(self, worker: int, block: Block) -> Bytes:
-        """Return a block's bytes, uint8 `[stop - start]`; when they and every array and tensor made from them are gone, the worker may write there again."""
+        """Return a block's bytes, uint8 `[stop - start]`; when they and all arrays and tensors over them are gone, the worker may write there again."""
         region = self._region(worker)
         owner = Lease(region[block.start : block.stop])
         self._leased[worker, block.word] = block

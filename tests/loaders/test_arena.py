@@ -115,6 +115,40 @@ def test_where_there_is_no_room_for_large_regions_smaller_ones_are_made(monkeypa
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_what_a_forked_process_looks_at_is_not_given_back() -> None:
+    """A block that was leased before a fork stays as it is, also when the parent has dropped it and gives back all memory that nobody looks at."""
+    home = Arena(1)
+    packing = Packing(home.room(), 0)
+    batch = packing.pack(default_collate, [torch.ones(20_000)]).open()
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(ready, 1)
+        os._exit(0 if (batch.numpy() == 1).all() else 1)
+    del batch
+    gc.collect()
+    home.trim()
+    os.write(told, b"x")
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(ready)
+    os.close(told)
+
+
+def test_shared_memory_that_nobody_else_looks_at_goes_the_short_way() -> None:
+    """What a collate function of the user's own stacked by torch's goes into the arena; what somebody else sees too is sent as torch sends it, and stays shared."""
+    home = Arena(1)
+    packing = Packing(home.room(), 0)
+    words = packing._memory[:HEADER_BYTES].view(np.int64)
+    fresh = packing.pack(lambda _: torch.ones(20_000).share_memory_(), None)
+    assert words.sum() == 1
+    assert (fresh.open() == 1).all()
+    seen = torch.ones(20_000).share_memory_()
+    other = packing.pack(lambda _: seen.view(100, 200), None).open()
+    assert words.sum() == 0
+    seen[0] = 5
+    assert other[0, 0] == 5
+
+
 def test_a_forked_copy_lets_go_of_nothing() -> None:
     """A process that was forked off has copies of what looks at a batch; that they end there does not free it here."""
     home = Arena(1)
