@@ -215,13 +215,16 @@ class Dataset:
         made: MapStyle = load_later("torch").MapStyle(self)
         return made
 
-    def to_iterable(self, *, shuffle: bool = False, seed: int = 0, topology: tuple[int, int] | None = None) -> IterableStyle:
+    def to_iterable(self, *, shuffle: bool = False, seed: int = 0, topology: Any = None) -> IterableStyle:
         """Return a `torch.utils.data.IterableDataset` of these rows, for loaders that are not Penstock's: each row in one worker of one rank.
 
         Args:
             shuffle: whether each epoch is a new permutation, the one that `DataLoader(shuffle=True)` has; `set_epoch` says which.
             seed: of the shuffling.
-            topology: `(rank, world_size)`; by default what torch.distributed or torchrun says.
+            topology: as `DataLoader` has it: `(rank, world_size)`, a torch `DeviceMesh`, or what torch.distributed or the launcher says.
+
+        Raises:
+            BadRequest: the rank is none of the world, or two launchers contradict each other.
         """
         made: IterableStyle = load_later("torch").IterableStyle(self, shuffle=shuffle, seed=seed, topology=topology)
         return made

@@ -5,16 +5,14 @@ Rows are dicts as `Dataset` gives them: numbers, arrays, text, bytes; images as 
 
 from __future__ import annotations
 
-import os
+import importlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-import torch.distributed
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from .. import order
-from ..errors import BadRequest
 
 if TYPE_CHECKING:
     from .dataset import Dataset as Stored
@@ -52,17 +50,15 @@ class IterableStyle(IterableDataset[dict[str, Any]]):
         epoch: which is iterated next; `set_epoch` sets it.
     """
 
-    def __init__(self, rows: Stored, *, shuffle: bool, seed: int, topology: tuple[int, int] | None) -> None:
+    def __init__(self, rows: Stored, *, shuffle: bool, seed: int, topology: Any) -> None:
         """Note the order, and who reads.
 
         Raises:
-            BadRequest: the rank is none of the world.
+            BadRequest: the rank is none of the world, or two launchers contradict each other.
         """
-        rank, world = _place() if topology is None else topology
-        if not 0 <= rank < world:
-            raise BadRequest(f"topology={topology!r}: a rank is at least 0 and below the world size")
+        found = importlib.import_module(".loaders.topology", __package__.rpartition(".")[0]).detect(topology)  # who reads is the loaders' business
         self.rows, self.shuffle, self.seed, self.epoch = rows, shuffle, seed, 0
-        self._rank, self._world = rank, world
+        self._rank, self._world = found.rank, found.world_size
 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the next one."""
@@ -110,10 +106,3 @@ class Walk(Iterator[dict[str, Any]]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from where a state was taken."""
         self._epoch, self._done, self._ahead = int(state["epoch"]), int(state["samples"]), iter(())
-
-
-def _place() -> tuple[int, int]:
-    """Return this process's rank and the world's size, as torch.distributed or a launcher says."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

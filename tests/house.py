@@ -47,7 +47,7 @@ BY_NAME = {
     "loaders/loader.py",
     "loaders/stored.py",
 }
-BY_NAME |= {"loaders/worker_start.py", "shards/later.py", "shards/shardwriter.py"}
+BY_NAME |= {"loaders/worker_start.py", "shards/later.py", "shards/shardwriter.py", "shards/torch_views.py"}
 """Where modules are imported by name at run time, each with its reason in the file: a heavy library is paid for only when it is used."""
 
 Def = ast.FunctionDef | ast.AsyncFunctionDef

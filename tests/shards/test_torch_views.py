@@ -83,9 +83,18 @@ def test_it_goes_on_where_it_stood(rows: ps.Dataset, workers: int) -> None:
 
 
 def test_a_rank_that_is_none_is_refused(rows: ps.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank beyond the world is an error; without one the launcher's environment says which."""
-    with pytest.raises(ps.BadRequest, match=r"topology=\(2, 2\)"):
+    """A rank beyond the world is an error; without one launchers say which, as they do to the loader."""
+    with pytest.raises(ps.BadRequest, match=r"topology|rank"):
         rows.to_iterable(topology=(2, 2))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert len(rows.to_iterable()) == 18
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(ps.BadRequest, match=r"OMPI|Open MPI"):
+        rows.to_iterable()
+    for name in ("RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert len(rows.to_iterable()) == 26
