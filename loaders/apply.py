@@ -85,10 +85,11 @@ def _transformed(chain: Chain, places: Sequence[Place], keys: Sequence[int], sin
     sink.stage(Stage.DECODE if chain.decoder is not None else Stage.TRANSFORM)
     if not isinstance(chain.output, Ragged):
         out = sink.fixed(chain.name)
+        began = perf_counter_ns()
         if chain.together and (rows := _stored(chain, places)):
-            began = perf_counter_ns()
+            read_ns = perf_counter_ns() - began
             chain.run_together(rows, keys, [place.sample for place in places], out)
-            return WorkTimes(transform_ns=perf_counter_ns() - began)
+            return WorkTimes(read_ns=read_ns, transform_ns=perf_counter_ns() - began - read_ns)
         return _each(chain, places, keys, [out[index, ...] for index in range(len(out))])
     began = perf_counter_ns()
     lengths = np.fromiter((place.value(chain.source).size for place in places), np.int64, len(places))

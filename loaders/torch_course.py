@@ -1,8 +1,8 @@
 """How far an epoch over a stranger's dataset has come: what was drawn from the sampler, what the consumer was given, and how to go on from there.
 
 A sampler (or its iterator) that has `state_dict` and `load_state_dict` is asked; any other is run again from where random numbers stood when it was first
-asked, over as many batches as were given: those of torch's default generator, of the loader's and of the samplers' own. Drawing runs ahead of giving, so states are
-kept until their batch was given.
+asked, over as many batches as were given: those of torch's default generator, of the loader's and of the samplers' own. Drawing runs ahead of giving,
+so states are kept until their batch was given.
 
 Cost: a generator's state (4 KB of text for each) once an epoch. Refused: copying samplers, which may hold anything.
 """
@@ -153,7 +153,11 @@ class Course:
         if stateful(indices):
             self._states[self._drawn] = {"of": "iterator", "state": copy.deepcopy(indices.state_dict())}  # type: ignore[attr-defined]
         elif self._inner is not None:
-            self._states[self._drawn] = {"of": "sampler", "state": copy.deepcopy(self._inner.state_dict())}
+            self._states[self._drawn] = self._sampler()
+
+    def _sampler(self) -> Any:
+        """Return the sampler's state as it is now; None where it has none."""
+        return None if self._inner is None else {"of": "sampler", "state": copy.deepcopy(self._inner.state_dict())}
 
     @contextlib.contextmanager
     def _randomness(self) -> Iterator[None]:
@@ -199,20 +203,27 @@ class Course:
 
     def standing(self) -> Standing:
         """Return where the epoch stands."""
-        sampler = self._states.get(self._given, self._from.sampler if self._given == self._from.batches else None)
-        default, own = self._default, self._own
-        if self._inner is not None and (self.finished or (self._drawn < 0 and sampler is None)):
-            sampler = {"of": "sampler", "state": copy.deepcopy(self._inner.state_dict())}
         if self.finished:
-            own = self._numbers()[1]
-            sampler = None if self._inner is None else sampler
-            return Standing(generators=own, sampler=sampler, workers=without_iterators(self.workers), finished=True)
+            workers = without_iterators(self.workers)
+            return Standing(generators=self._numbers()[1], sampler=self._sampler(), workers=workers, finished=True)
+        sampler = self._states.get(self._given, self._from.sampler if self._given == self._from.batches else None)
+        if sampler is None and self._drawn < 0:
+            sampler = self._sampler()
+        default, own = self._default, self._own
         if not self._counted:
             own = self._numbers()[1]  # nothing is drawn from them but seeds
         elif not default:  # nothing was drawn yet: what is drawn next begins with the random numbers of now
             default, own = self._numbers()
-        beyond, workers = tuple(sorted(self._beyond)), tuple(self.workers)
-        return Standing(self._given, beyond, self.seed, default, own, sampler, workers, self._worker)
+        return Standing(
+            batches=self._given,
+            beyond=tuple(sorted(self._beyond)),
+            seed=self.seed,
+            default=default,
+            generators=own,
+            sampler=sampler,
+            workers=tuple(self.workers),
+            worker=self._worker,
+        )
 
     @property
     def next_worker(self) -> int:

@@ -42,8 +42,10 @@ PLAIN = frozenset(
 """Element types whose bytes say everything."""
 
 SMALL = 1 << 16
-"""Bytes of a storage from which on it has a block of its own. Smaller ones share one, and are copied out of it when the batch is opened: a label that is kept
-does not keep its images."""
+"""Bytes of a storage from which on it has a block of its own.
+
+Smaller ones share one, and are copied out of it when the batch is opened: a label that is kept does not keep its images.
+"""
 
 SMALL_ARRAY = 1024
 """Bytes up to which an array is pickled like anything else."""
@@ -154,7 +156,7 @@ class _Packer(ForkingPickler):
 
 
 def _seen_elsewhere(storage: torch.UntypedStorage) -> bool:
-    """Return whether a storage is shared memory that others look at too, and should see the same on the other side; what torch's collation stacks into is its own."""
+    """Return whether a storage is shared memory that others look at too; what torch's collation stacks into is looked at by nobody else."""
     return storage.is_shared() and torch._C._storage_Use_Count(storage._cdata) > _OURS
 
 

@@ -1,7 +1,8 @@
 """What Penstock adds to torch's own worker: batches go into the arena, and the dataset's state comes along, or is given back to it.
 
 torch's worker calls two functions of its loader's: one when it starts, behind the seeding, and one that collates. `Hand` is both. The fetcher, which
-torch makes in between, is replaced by one that knows the dataset's iterator; in a worker process only, and not for loaders that a dataset makes there.
+torch makes in between, is replaced by one that knows the dataset's iterator; in a worker process only, and not for loaders that a dataset makes
+there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import pickle
 from collections.abc import Callable
 from typing import Any, final
 
-import torch.utils.data
 from torch.utils.data._utils import fetch
 from torch.utils.data._utils.pin_memory import pin_memory
 
@@ -158,24 +158,21 @@ class Hand:
         if self._room is not None:
             with contextlib.suppress(OSError):  # this process may not map so much: batches cross as torch has them cross
                 self._packing = Packing(self._room, worker)
-        info = torch.utils.data.get_worker_info()
-        source = Source(None if info is None else info.dataset, worker, self._size, self._every, self._standings[worker])
+        source = Source(None, worker, self._size, self._every, self._standings[worker])
         here: Any = fetch
-        theirs = here._IterableDatasetFetcher, here._MapDatasetFetcher
+        here._IterableDatasetFetcher = self._instead_of(here._IterableDatasetFetcher, IterableFetcher, source)
+        here._MapDatasetFetcher = self._instead_of(here._MapDatasetFetcher, MapFetcher, source)
 
-        def iterable(dataset: Any, *options: Any) -> Any:
-            if options[1] != self.collate:  # of a loader that the dataset makes for itself
-                return theirs[0](dataset, *options)
+    def _instead_of(self, theirs: Any, ours: Any, source: Source) -> Callable[..., Any]:
+        """Return what makes a fetcher of ours for this loader, and one of torch's for a loader that the dataset makes for itself."""
+
+        def made(dataset: Any, auto_collation: bool, collate_fn: Any, drop_last: bool) -> Any:
+            if collate_fn != self.collate:
+                return theirs(dataset, auto_collation, collate_fn, drop_last)
             source.dataset = dataset
-            return IterableFetcher(source, *options)
+            return ours(source, auto_collation, collate_fn, drop_last)
 
-        def mapped(dataset: Any, *options: Any) -> Any:
-            if options[1] != self.collate:
-                return theirs[1](dataset, *options)
-            source.dataset = dataset
-            return MapFetcher(source, *options)
-
-        here._IterableDatasetFetcher, here._MapDatasetFetcher = iterable, mapped
+        return made
 
     def collate(self, samples: Any) -> Any:
         """Return the batch of samples, or its parcel."""

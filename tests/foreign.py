@@ -179,33 +179,6 @@ class Stream(IterableDataset[Any]):
         return len(range(self.length))  # type: ignore[arg-type]  # None is no integer, and says so
 
 
-class Walk:
-    """An iterator that has a state."""
-
-    def __init__(self, first: int, stop: int, step: int) -> None:
-        """Stand before the first."""
-        self.at, self.stop, self.step = first, stop, step
-
-    def __iter__(self) -> Walk:
-        """Return itself."""
-        return self
-
-    def __next__(self) -> int:
-        """Return the next number."""
-        if self.at >= self.stop:
-            raise StopIteration
-        self.at += self.step
-        return self.at - self.step
-
-    def state_dict(self) -> dict[str, int]:
-        """Return where it stands."""
-        return {"at": self.at}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Stand there."""
-        self.at = state["at"]
-
-
 class Slices(Stream):
     """Batches that are views of one large tensor."""
 
@@ -231,25 +204,46 @@ class Breaking(Stream):
         return Broken(0, self.rows, 1)
 
 
-class Broken:
-    """An iterator that raises in place of some numbers; it has no state."""
+class Steps:
+    """An iterator that has no state."""
 
     def __init__(self, first: int, stop: int, step: int) -> None:
         """Stand before the first."""
         self.at, self.stop, self.step = first, stop, step
 
-    def __iter__(self) -> Broken:
+    def __iter__(self) -> Steps:
         """Return itself."""
         return self
 
     def __next__(self) -> int:
-        """Return the next number, or raise."""
+        """Return the next number."""
         if self.at >= self.stop:
             raise StopIteration
         self.at += self.step
-        if self.at % 7 == 3:
-            raise KeyError(f"row {self.at}")
         return self.at - self.step
+
+
+class Broken(Steps):
+    """Raises in place of some numbers."""
+
+    def __next__(self) -> int:
+        """Return the next number, or raise."""
+        number = super().__next__()
+        if number % 7 == 2:
+            raise KeyError(f"row {number}")
+        return number
+
+
+class Walk(Steps):
+    """An iterator that has a state."""
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where it stands."""
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Stand there."""
+        self.at = state["at"]
 
 
 class Walking(Stream):

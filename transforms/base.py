@@ -128,7 +128,10 @@ class Geometric(Op):
         """Return what to do to an image of this size."""
 
     def crops(self, height: int, width: int, keys: Words, samples: Words, number: int) -> tuple[Array, tuple[int, int]] | None:
-        """Return what `steps` keeps of each of many images of this size, int64 `[N, 4]` inside of it, and the size that is resized to; None if that is not all it does."""
+        """Return what `steps` keeps of each of many images of this size, and the size that it is resized to; None if that is not all it does.
+
+        The boxes are int64 `[N, 4]` (top, left, height, width) and lie inside the image.
+        """
         return None
 
     def flips(self, keys: Words, samples: Words, number: int) -> Array | None:

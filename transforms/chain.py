@@ -28,7 +28,7 @@ from .base import Array, Encoded, Geometric, Given, Layout, Op, PixelOp, Ragged,
 from .geometry import Crop, Scale, Step, View
 from .image import Decode
 from .jpeg import Header, decode, read_header
-from .random import Random, philox, philox_rows
+from .random import Random, philox, philox_rows, words_of
 from .region import decode_region
 from .resample import IDENTITY, enlarged, fused, fused_rows, pixel_buffer, resample, resample_rows, resampled
 
@@ -147,7 +147,7 @@ class Chain:
         wrong = next((each for each in values if each.shape != shape or each.dtype != np.uint8 or not each.flags.c_contiguous), None)
         if wrong is not None:
             raise BadRequest(f"column {self.name!r}: a row is {wrong.dtype} {list(wrong.shape)}, not {given}")
-        key_words, sample_words = (np.array([each & _MASK64 for each in one], np.uint64) for one in (keys, samples))
+        key_words, sample_words = words_of(keys), words_of(samples)
         first = self.body[0]
         assert isinstance(first.op, Geometric)
         found = first.op.crops(shape[0], shape[1], key_words, sample_words, first.number)
@@ -213,9 +213,6 @@ class Chain:
                 elif isinstance(step, Crop):
                     height, width = step.box[2:]
         return items
-
-
-_MASK64 = 0xFFFFFFFFFFFFFFFF
 
 
 def _does(op: Op, what: str) -> bool:
