@@ -27,10 +27,10 @@ from .arrays import ToLayout
 from .base import Array, Encoded, Geometric, Given, Layout, Op, PixelOp, Ragged, Spec
 from .geometry import Crop, Scale, Step, View
 from .image import Decode
-from .jpeg import Header, decode, read_header
+from .jpeg import Header, decode
 from .random import Random, philox, philox_rows, words_of
-from .region import decode_region
-from .resample import IDENTITY, enlarged, fused, fused_rows, pixel_buffer, resample, resample_rows, resampled
+from .resample import IDENTITY, enlarged, fused, fused_rows, resample_rows
+from .sample import Sample, allowed, header_of
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Chain:
         if self.table is None:
             out[...] = _carried(self.tail, value, rng)
             return 0, perf_counter_ns() - begin
-        work = _Work(self.decoder, _carried(self.head, value, rng))
+        work = Sample(self.decoder, _carried(self.head, value, rng))
         items = self._plan(*work.view.size, rng)
         for item in items:
             if isinstance(item, Stage):
@@ -166,7 +166,7 @@ class Chain:
         """Return the transformed sample, op by op, from the same decoding as `run`'s."""
         rng = Random(key, sample)
         if self.decoder is not None:
-            header = _header(self.decoder, value)
+            header = header_of(self.decoder, value)
             factor = _factor(self.decoder, header, self._plan(*header.upright, rng))
             value = enlarged(decode(value, header, self.decoder.mode, factor), factor, header.upright)
         for stage in (*self.head, *self.body):
@@ -226,10 +226,6 @@ def _carried(stages: Sequence[Stage], value: Array, rng: Random) -> Array:
     return value
 
 
-def _header(decoder: Decode, value: Array) -> Header:
-    return read_header(value, orientation=decoder.apply_exif_orientation, max_pixels=decoder.max_pixels)
-
-
 def _factor(decoder: Decode, header: Header, items: Sequence[Item]) -> int:
     """Return the scale at which an image is decoded: what the first pass over it allows."""
     if not (decoder.scaled and header.turbo):
@@ -240,83 +236,7 @@ def _factor(decoder: Decode, header: Header, items: Sequence[Item]) -> int:
         if longer is None:
             break
         view = longer
-    return _allowed(header, view.factor())
-
-
-def _allowed(header: Header, factor: int) -> int:
-    """Return the scale to decode at: a turned image whose sides are no multiples would have the decoder's padded edge on the wrong side."""
-    return factor if header.orientation == 1 or (header.height % factor == 0 and header.width % factor == 0) else 1
-
-
-class _Work:
-    """One sample under way: the pixels, once decoded, and the view of them that is still to be carried out."""
-
-    def __init__(self, decoder: Decode | None, value: Array) -> None:
-        begin = perf_counter_ns()
-        self._decoder = decoder
-        self._value = value
-        self._image: Array | None = None if decoder is not None else value
-        self._header = None if decoder is None else _header(decoder, value)
-        self.view = View.whole(*(value.shape[:2] if self._header is None else self._header.upright))
-        self.decode_ns = perf_counter_ns() - begin
-
-    def extend(self, step: Step) -> None:
-        """Fold a step into the view; when it does not fold, carry out the view first."""
-        longer = self.view.then(step)
-        if longer is None:
-            self.replace(self.carried_out())
-            longer = self.view.then(step)
-        assert longer is not None, "a view of a whole image takes any step"
-        self.view = longer
-
-    def replace(self, image: Array) -> None:
-        """Go on from these pixels."""
-        self._image = image
-        self.view = View.whole(*image.shape[:2])
-
-    def carried_out(self) -> Array:
-        """Return the pixels that the view shows."""
-        image, factor, view = self._pixels()
-        return image if view == View.whole(*image.shape[:2]) else resampled(image, view, factor)
-
-    def finish(self, table: Array, out: Array, *, channels_first: bool) -> None:
-        """Carry out the view into the slot, through the table."""
-        image, factor, view = self._pixels()
-        if table.dtype in (np.uint8, np.float32):
-            resample(image, view, factor, table, out, channels_first=channels_first)
-            return
-        plain = resampled(image, view, factor)
-        for channel in range(plain.shape[2]):
-            place = (channel,) if channels_first else (..., channel)
-            out[place] = table[channel, plain[:, :, channel]]
-
-    def _pixels(self) -> tuple[Array, int, View]:
-        """Return pixels, the scale they were decoded at, and the view as it looks from where they begin."""
-        if self._image is not None:
-            return self._image, 1, self.view
-        assert self._decoder is not None
-        assert self._header is not None
-        begin = perf_counter_ns()
-        factor = _allowed(self._header, self.view.factor() if self._decoder.scaled and self._header.turbo else 1)
-        room = (self._header.height // factor + 1) * (self._header.width // factor + 1) * self._decoder.channels
-        found = self._part(self._header, factor, pixel_buffer(room))
-        if found is None:
-            found = decode(self._value, self._header, self._decoder.mode, factor, pixel_buffer(room)), self.view
-        self.decode_ns += perf_counter_ns() - begin
-        return found[0], factor, found[1]
-
-    def _part(self, header: Header, factor: int, buffer: Array) -> tuple[Array, View] | None:
-        """Return what the view looks at and the view of that, when it is a part of an image that can be decoded by itself."""
-        top, left, height, width = self.view.source
-        whole = (height, width) == (header.height, header.width)
-        if whole or not header.turbo or header.orientation != 1 or self._decoder is None or self._decoder.mode != "RGB":
-            return None
-        first, column = top // factor, left // factor
-        box = (first, column, (top + height - 1) // factor - first + 1, (left + width - 1) // factor - column + 1)
-        found = decode_region(self._value, factor, box, (-(-header.height // factor), -(-header.width // factor)), buffer)
-        if found is None:
-            return None
-        return found.pixels, self.view._replace(source=(top - first * factor, left - found.left * factor, height, width))
+    return allowed(header, view.factor())
 
 
 def given_of(field: Field) -> Given:

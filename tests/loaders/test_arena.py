@@ -139,10 +139,15 @@ def test_shared_memory_that_nobody_else_looks_at_goes_the_short_way() -> None:
     home = Arena(1)
     packing = Packing(home.room(), 0)
     words = packing._memory[:HEADER_BYTES].view(np.int64)
-    fresh = packing.pack(lambda _: torch.ones(20_000).share_memory_(), None)
+
+    def shared() -> Any:
+        ones: Any = torch.ones(20_000)
+        return ones.share_memory_()
+
+    fresh = packing.pack(lambda _: shared(), None)
     assert words.sum() == 1
     assert (fresh.open() == 1).all()
-    seen = torch.ones(20_000).share_memory_()
+    seen = shared()
     other = packing.pack(lambda _: seen.view(100, 200), None).open()
     assert words.sum() == 0
     seen[0] = 5

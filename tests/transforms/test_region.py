@@ -16,7 +16,8 @@ from PIL import Image
 from penstock import transforms as T  # noqa: N812  (the name torchvision's users know)
 from penstock.errors import BadData
 from penstock.fields import Image as ImageField
-from penstock.transforms import chain, region
+from penstock.transforms import region
+from penstock.transforms import sample as samples
 from penstock.transforms.chain import compile_chain
 
 
@@ -185,7 +186,7 @@ def test_chains_use_parts_and_do_without(monkeypatch: pytest.MonkeyPatch, there:
         asked.append(arguments)
         return real(*arguments) if there else None
 
-    monkeypatch.setattr(chain, "decode_region", asked_for)
+    monkeypatch.setattr(samples, "decode_region", asked_for)
     jpeg = encoded(picture(300, 400))
     ops = [T.RandomResizedCrop(64), T.RandomHorizontalFlip(), T.Normalize((0.4, 0.5, 0.6), (0.2, 0.2, 0.2))]
     made = compile_chain("image", ImageField(), ops)
