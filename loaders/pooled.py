@@ -142,9 +142,11 @@ class PooledEpochs:
         try:
             while todo.runs.get(number := number + 1, wait=True) is not None:
                 self._issue(todo, number)
+                if self._building[number].left and self._absorb(self._pool.poll()):  # what came while the consumer was busy counts as found ready
+                    self._regrow(todo)
                 made = self._building[number]
                 self._lead.note(ready=not made.left)
-                deadline = time.monotonic() + self._pool.timeout_s if self._pool.timeout_s else None
+                deadline = self._deadline()
                 while made.left:
                     if self._absorb(self._pool.poll() or self._help() or self._pool.wait(deadline)):
                         self._regrow(todo)
@@ -164,6 +166,10 @@ class PooledEpochs:
         finally:
             if self._run == mine and self._pool.mine:
                 self._ring.cancelled = self._ticket
+
+    def _deadline(self) -> float | None:
+        """Return until when the consumer waits, on the monotonic clock, if it set a limit."""
+        return time.monotonic() + self._pool.timeout_s if self._pool.timeout_s else None
 
     def _check_turn(self, mine: int) -> None:
         if self._run != mine:
@@ -187,8 +193,9 @@ class PooledEpochs:
         self._ring.cancelled = self._ticket
         while self._pool.take_back() is not None:
             pass
+        deadline = self._deadline()
         while self._pool.outstanding:
-            self._absorb(self._pool.wait())
+            self._absorb(self._pool.wait(deadline))
         for batch in self._building.values():
             self._table.move(batch.slot, Event.ABANDON)
         self._building.clear()

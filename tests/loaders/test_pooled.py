@@ -43,6 +43,7 @@ class HandPool:
         self.mine = True
         self.timeout_s = 0.0
         self.done: list[Task] = []
+        self.eager = False
 
     @property
     def outstanding(self) -> int:
@@ -66,8 +67,8 @@ class HandPool:
         self.tasks.clear()
 
     def poll(self) -> list[Answer]:
-        """Answer nothing without waiting."""
-        return []
+        """Answer nothing without waiting; when `eager`, all that there is to do: workers had the time."""
+        return [answer for _ in range(len(self.tasks)) for answer in self.wait()] if self.eager else []
 
     def wait(self, deadline: float | None = None) -> list[Answer]:
         """Do one task and answer it, as a worker does."""
@@ -140,6 +141,23 @@ def test_the_lead_grows_only_for_a_consumer_that_finds_batches_ready() -> None:
         told.append(lead.batches)
     assert told == [2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 2]
     assert Lead(most=1, least=2).batches == 1
+
+
+def test_a_loop_that_finds_its_batches_ready_gets_a_longer_lead(texts: ps.Dataset) -> None:
+    """What workers finished while the loop was busy counts as found ready: batches ahead become as many as the window, and two again once it waits."""
+    pool, epochs = made(texts, window=6, batch=2)
+    run(epochs, texts, batch=2)  # makes the ring as large as it has to be
+    pool.eager = True
+    leads = []
+    for number, _ in enumerate(epochs.epoch(Plan(rows=len(texts), batch_size=2), 0, 0)):
+        leads.append(epochs._lead.batches)
+        pool.eager = number < 24
+    assert leads[0] == 2
+    assert leads[20] == 6
+    assert leads[-1] == 2
+    pool.eager = False
+    assert_same(run(epochs, texts, 1, batch=2), inline(texts, 1, batch=2), "the epoch after")
+    epochs.close()
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
