@@ -15,6 +15,7 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -38,6 +39,9 @@ _STALL_S = 600.0
 
 _MOST_QUEUED = 64
 """Tasks one worker is given before it answers: a few hundred would fill both sockets, and each side would wait for the other to read."""
+
+_SEND_S = 60
+"""Whole seconds that a message to a worker may wait for room in its socket, which holds more than it is ever given at once."""
 
 _TRACE_S = 0.3
 """Seconds that workers have to write down where they stand."""
@@ -168,6 +172,7 @@ class Pool:
 
     def _start(self, number: int, *, gently: bool = False) -> _Hand:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_S, 0))
         trace = os.memfd_create("penstock-trace", os.MFD_CLOEXEC)
         lifeline, alive = os.pipe()  # one each: with one for all, some kernels signal every worker when one of them ends
         passed = (theirs.fileno(), self._work, lifeline, trace)
@@ -214,8 +219,12 @@ class Pool:
 
     def _send(self, hand: _Hand, task: Task) -> None:
         hand.give(task)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: the task goes to its replacement
+        try:
             hand.channel.send(pack_task(task))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it died: the task goes to its replacement
+        except BlockingIOError:
+            raise WorkerFailed(f"worker {hand.number} has read no task for {_SEND_S:g} seconds: {self._doing()}", stage=self._slowest()) from None
 
     def forget_tasks(self) -> None:
         """Take every unanswered task for answered; only before a new ring is given, whose memory they cannot touch."""
@@ -244,13 +253,13 @@ class Pool:
             PenstockError: a worker could not start; the error is the worker's.
         """
         self._check_open()
+        limit_s = self.timeout_s if deadline is not None and self.timeout_s else _STALL_S
         deadline = time.monotonic() + _STALL_S if deadline is None else deadline
         while True:
             answers = [a for key, _ in self._selector.select(max(deadline - time.monotonic(), 0)) for a in self._hear(key.data)]
             if answers:
                 return answers
             if time.monotonic() >= deadline:
-                limit_s = self.timeout_s or _STALL_S
                 message = f"DataLoader timed out after {limit_s:g} seconds: {self._doing()}"
                 raise WorkerFailed(message, stage=self._slowest(), traceback=self._traces())
 
@@ -305,7 +314,10 @@ class Pool:
             return process.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:
             process.kill()
+        try:
             return process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL  # the kernel still holds it; it will be gone when it comes back from there
 
     def _doing(self) -> str:
         assert self._ring is not None
@@ -347,7 +359,8 @@ class Pool:
                 hand.process.wait(max(deadline - time.monotonic(), 0.01))
             except subprocess.TimeoutExpired:
                 hand.process.kill()
-                hand.process.wait(_CLOSE_S)
+        for hand in self._hands.values():
+            self._reap(hand.process)
         self._hands.clear()
 
 

@@ -98,6 +98,14 @@ def load(descriptor: int) -> Loaded:
     return init, work
 
 
+def _leave(channel: socket.socket, error: Exception, stage: str) -> None:
+    """Say why this worker cannot go on, and wait until that was read."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        channel.send(pack_answer(Answer(kind=Kind.ERROR, detail=describe(error, stage))))
+        while channel.recv(MESSAGE_BYTES):
+            pass  # closing a socket with unread tasks would reset it, and the parent would never read the error
+
+
 def main(number: int, channel_descriptor: int, trace: int, loader: Callable[[], Loaded]) -> None:
     """Run worker `number` over the descriptors that the parent passed; `loader` returns what it is to do."""
     faulthandler.register(TRACE_SIGNAL, file=trace, all_threads=False)
@@ -108,9 +116,11 @@ def main(number: int, channel_descriptor: int, trace: int, loader: Callable[[], 
             init(number)
         worker = Worker(number, channel, work)
     except Exception as error:  # noqa: BLE001  (a worker that cannot start says why, then leaves)
-        channel.send(pack_answer(Answer(kind=Kind.ERROR, detail=describe(error, "start"))))
-        while channel.recv(MESSAGE_BYTES):
-            pass  # closing a socket with unread tasks would reset it, and the parent would never read the error
+        _leave(channel, error, "start")
         return
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the parent closed the socket: the work is over
+    try:
         worker.run()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the parent closed the socket: the work is over
+    except Exception as error:  # noqa: BLE001  (not a task's, which are answered: the ring could not be mapped, say)
+        _leave(channel, error, "start")

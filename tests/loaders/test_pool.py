@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import cloudpickle
 import numpy as np
+import psutil
 import pytest
 from contracts.loaders import assert_same, plain
 
@@ -24,6 +27,12 @@ from penstock.loaders.pool import Pool, RingPlan
 from penstock.loaders.protocol import Answer, Kind, Task
 from penstock.loaders.ring import Ring
 from penstock.loaders.slots import layout
+
+
+def slowly(sample: dict[str, Any]) -> dict[str, Any]:
+    """Take a while for each row."""
+    time.sleep(0.05)
+    return sample
 
 
 class Bench:
@@ -170,6 +179,35 @@ def test_a_wait_ends_at_its_deadline_and_says_who_did_what(small: ps.Dataset) ->
     bench.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_an_epoch_that_ends_early_waits_for_stuck_workers_no_longer_than_asked(small: ps.Dataset) -> None:
+    """Between two epochs `timeout=` holds too: a worker stopped in the first one is named when the second begins, after as many seconds."""
+    loader = ps.DataLoader(small, 2, num_workers=1, persistent_workers=True, timeout=1, map=slowly)
+    batches = iter(loader)
+    next(batches)
+    (child,) = psutil.Process().children()
+    child.suspend()
+    batches.close()
+    began = time.monotonic()
+    with pytest.raises(ps.WorkerFailed, match="timed out after 1 seconds: worker 0"):
+        next(iter(loader))
+    assert time.monotonic() - began < 5
+    loader.close()
+
+
+def test_a_worker_that_cannot_map_the_ring_says_why(bench: Bench) -> None:
+    """What fails in a worker outside a task is raised by the pool as it was met, not told as a worker that died."""
+    bench.use()
+    bench.pool.submit(bench.task(1))
+    bench.answers(1)
+    (hand,) = bench.pool._hands.values()
+    told = {"rows": 4, "budgets": {}, "slots": 2**50, "generation": 1}
+    socket.send_fds(hand.channel, [json.dumps(told).encode()], [bench.ring.descriptor])
+    with pytest.raises((ps.PenstockError, ValueError, OSError, OverflowError)) as met:
+        bench.pool.wait(time.monotonic() + 20)
+    assert "died" not in str(met.value)
+    assert "timed out" not in str(met.value)
 
 
 def test_closing_twice_and_using_what_is_closed(bench: Bench) -> None:
