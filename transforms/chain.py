@@ -134,7 +134,7 @@ class Chain:
         """Write many transformed samples, each as `run` would, into `out`, `[N, *shape]`; for chains whose `together` is true.
 
         Raises:
-            BadRequest: the chain needs each sample on its own, or a slot is not what `output` says.
+            BadRequest: the chain needs each sample on its own, or `out` is not as many slots as there are values, each what `output` says.
         """
         if not self.together:
             raise BadRequest(f"column {self.name!r}: {list(self.ops)} need each sample on its own; use run")
@@ -142,7 +142,10 @@ class Chain:
         assert isinstance(given, Spec)
         assert isinstance(output, Spec)
         assert table is not None
-        self._check_slot(out[0])
+        if out.shape != (len(values), *output.shape) or out.dtype != output.dtype or not out.flags.c_contiguous:
+            raise BadRequest(
+                f"column {self.name!r}: the slots are {out.dtype} {list(out.shape)}, strides {out.strides}, not {len(values)} of {output}"
+            )
         shape = given.fixed_shape
         wrong = next((each for each in values if each.shape != shape or each.dtype != np.uint8 or not each.flags.c_contiguous), None)
         if wrong is not None:
@@ -152,6 +155,9 @@ class Chain:
         assert isinstance(first.op, Geometric)
         found = first.op.crops(shape[0], shape[1], key_words, sample_words, first.number)
         assert found is not None
+        boxes, size = found
+        if (boxes[:, :2].min(initial=0) < 0 or boxes[:, 2:].min(initial=1) < 1) or (boxes[:, :2] + boxes[:, 2:] > shape[:2]).any():
+            raise BadRequest(f"column {self.name!r}: {first.op} crops beyond images of {shape[0]} x {shape[1]} pixels")
         flipped = np.zeros(len(values), np.bool_)
         for stage in self.body[1:]:
             assert isinstance(stage.op, Geometric)
@@ -160,7 +166,7 @@ class Chain:
             flipped ^= flips
         sources = np.array([each.ctypes.data for each in values], np.int64)
         channels_first = output.layout == "CHW"
-        resample_rows(sources, (shape[0], shape[1], shape[2]), found[0], found[1], flipped, table, out, channels_first=channels_first)
+        resample_rows(sources, (shape[0], shape[1], shape[2]), boxes, size, flipped, table, out, channels_first=channels_first)
 
     def reference(self, value: Array, key: int, sample: int) -> Array:
         """Return the transformed sample, op by op, from the same decoding as `run`'s."""

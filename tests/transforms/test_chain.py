@@ -339,3 +339,23 @@ def test_many_images_at_once_are_what_each_is_alone(
         chain.run(image, key, sample, alone)
         assert np.array_equal(found, alone)
         assert np.array_equal(found, chain.reference(image, key, sample))
+
+
+def test_what_would_be_written_beyond_a_batch_is_refused() -> None:
+    """Slots that are too few, of another dtype or not end to end, and crops that an op draws beyond the images, are refused before the kernel is called."""
+    chain = compile_chain("image", fields.Array((20, 30, 3), "uint8"), [tr.RandomResizedCrop(8)])
+    images = [np.zeros((20, 30, 3), np.uint8)] * 4
+    good = np.empty((4, 8, 8, 3), np.uint8)
+    for out in (good[:3], np.empty((5, 8, 8, 3), np.uint8), np.empty((4, 8, 8, 3), np.float32), np.empty((8, 8, 8, 3), np.uint8)[::2]):
+        with pytest.raises(BadRequest, match="the slots are"):
+            chain.run_together(images, [1] * 4, [1] * 4, out)
+
+    class Beyond(tr.RandomResizedCrop):
+        def crops(self, height: int, width: int, *words: Any) -> Any:
+            boxes, size = super().crops(height, width, *words)
+            return boxes + np.array([0, 0, height, 0]), size
+
+    chain = compile_chain("image", fields.Array((20, 30, 3), "uint8"), [Beyond(8)])
+    assert chain.together
+    with pytest.raises(BadRequest, match="crops beyond images of 20 x 30 pixels"):
+        chain.run_together(images, [1] * 4, [1] * 4, good)
