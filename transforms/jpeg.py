@@ -25,7 +25,10 @@ Mode = Literal["RGB", "GRAY"]
 """The channels of a decoded image: three or one."""
 
 MAX_PIXELS = 178_956_970
-"""The default cap on an image's pixels (Pillow's own limit for an error): 512 MB decoded to RGB."""
+"""The default cap on an image's pixels (Pillow's own limit for an error): 512 MB decoded to RGB; a progressive JPEG takes up to twice that on the way."""
+
+MOST_SCANS = 500
+"""Passes over its pixels that a JPEG may have; encoders make some ten. The limit is that of libjpeg-turbo's own tests with hostile files."""
 
 _ORIENTATION = 0x0112
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error)
@@ -154,10 +157,22 @@ def decode(data: npt.NDArray[np.uint8], header: Header, mode: Mode, factor: int 
         BadData: the data are damaged.
     """
     height, width = -(-header.height // factor), -(-header.width // factor)
+    _check_scans(data)
     image = _decode_jpeg(data, header, mode, (height, width), buffer) if header.turbo else _decode_with_pillow(data, mode)
     if image.shape[:2] != (height, width):
         raise BadData(f"the image's header says {width} x {height} pixels and {image.shape[1]} x {image.shape[0]} came out; it contradicts itself")
     return turn(image, header.orientation)
+
+
+def scans_of(data: npt.NDArray[np.uint8]) -> int:
+    """Return how often a JPEG goes over its pixels, or more: the marker cannot appear in what it codes, but in notes and previews it can."""
+    return data.tobytes().count(b"\xff\xda")
+
+
+def _check_scans(data: npt.NDArray[np.uint8]) -> None:
+    """Refuse a JPEG that goes over its pixels again and again: a small one could keep a core busy for hours."""
+    if data[:2].tobytes() == b"\xff\xd8" and (scans := scans_of(data)) > MOST_SCANS:
+        raise BadData(f"the JPEG of {data.size} bytes has {scans} scans, and no encoder makes more than {MOST_SCANS}")
 
 
 def _decode_jpeg(

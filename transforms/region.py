@@ -25,13 +25,14 @@ import simplejpeg
 from PIL import Image
 
 from ..jit import Held, Kernel
-from .region_layout import FUNCTIONS, WORK_BYTES
+from .jpeg import MOST_SCANS, scans_of
+from .region_layout import FUNCTIONS, SCANS, WORK_BYTES
 
 Bytes = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 _SOURCES = ("transforms.region_layout",)
-decode_part = Kernel("transforms.region_kernel", "decode_part", "i8(i8[:] i4[:] i8[:] i8 i8 i8 i8 i8*4 i8 i8)", sources=_SOURCES)
+decode_part = Kernel("transforms.region_kernel", "decode_part", "i8(i8[:] i4[:] i8[:] i8 i8 i8 i8 i8*4 i8 i8 b1)", sources=_SOURCES)
 
 
 class Region(NamedTuple):
@@ -59,7 +60,10 @@ class _Decoder:
     def part(self, data: Bytes, factor: int, box: Box, size: tuple[int, int], buffer: Bytes) -> Region | None:
         """Decode a part; see `decode_region`."""
         height = box[2]
-        outcome = self._decode(data.ctypes.data, data.size, factor, *box, buffer.ctypes.data, buffer.size)
+        told = (data.ctypes.data, data.size, factor, *box, buffer.ctypes.data, buffer.size)
+        outcome = self._decode(*told, False)
+        if outcome == SCANS and scans_of(data) <= MOST_SCANS:
+            outcome = self._decode(*told, True)
         left, width, *found = self._told.tolist()
         if outcome != 0 or tuple(found) != size:
             return None

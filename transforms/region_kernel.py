@@ -27,6 +27,7 @@ from .region_layout import (
     DESTROY,
     ERROR,
     JUMP,
+    MANY_SCANS,
     MARGIN,
     MEM_SRC,
     OUT_COLOURS,
@@ -37,6 +38,7 @@ from .region_layout import (
     RGB,
     ROWS,
     SCALE,
+    SCANS,
     SKIP_SCANLINES,
     START,
     STD_ERROR,
@@ -133,7 +135,7 @@ def _created(library: Any, words: Any, base: Any) -> Any:
 
 
 @numba.njit
-def decode_part(library: Any, words: Any, told: Any, base: Any, data: Any, size: Any, factor: Any, part: Any, out: Any, room: Any) -> Any:
+def decode_part(library: Any, words: Any, told: Any, base: Any, data: Any, size: Any, factor: Any, part: Any, out: Any, room: Any, scans: Any) -> Any:
     """Decode a part of a colour JPEG into RGB rows at address `out`.
 
     The decoder is made and destroyed with each image: one that is used again keeps the tables of the image before, and would decode with them a JPEG
@@ -150,14 +152,15 @@ def decode_part(library: Any, words: Any, told: Any, base: Any, data: Any, size:
         part: top, left, height, width, in pixels of the reduced image.
         out: address of the rows.
         room: bytes there.
+        scans: whether there may be several.
 
     Returns:
-        0, or what went wrong: -1 an error or a warning of libjpeg's, -2 no such JPEG or part, -3 too little room.
+        0, or what went wrong: -1 an error or a warning of libjpeg's, -2 no such JPEG or part, -3 too little room, `SCANS` several scans.
     """
     cinfo, buffer, rows = base + CINFO, base + JUMP, base + ROWS
     outcome = _created(library, words, base)
     if outcome == 0:
-        outcome = _started(library, words, cinfo, buffer, data, size, factor, part)
+        outcome = _started(library, words, cinfo, buffer, data, size, factor, part, scans)
     if outcome == 0:
         told[2], told[3] = words[OUTPUT_HEIGHT // 4], words[OUTPUT_WIDTH // 4]
         words[CROP // 4] = np.int32(max(part[1] - MARGIN, 0))
@@ -176,11 +179,13 @@ def decode_part(library: Any, words: Any, told: Any, base: Any, data: Any, size:
 
 
 @numba.njit
-def _started(library: Any, words: Any, cinfo: Any, buffer: Any, data: Any, size: Any, factor: Any, part: Any) -> Any:
+def _started(library: Any, words: Any, cinfo: Any, buffer: Any, data: Any, size: Any, factor: Any, part: Any, scans: Any) -> Any:
     if _call(library[MEM_SRC], cinfo, data, size, buffer) < 0 or _call(library[READ_HEADER], cinfo, 1, 0, buffer) != 1:
         return -1
     if words[COMPONENTS // 4] != 3 or (words[COLOURS // 4] != YCC and words[COLOURS // 4] != RGB):
         return -2
+    if not scans and _call(library[MANY_SCANS], cinfo, 0, 0, buffer) != 0:
+        return SCANS
     words[OUT_COLOURS // 4] = RGB
     words[SCALE // 4] = 1
     words[SCALE // 4 + 1] = np.int32(factor)

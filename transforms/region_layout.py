@@ -12,6 +12,9 @@ CINFO, ERROR, JUMP, CROP, ROWS = 0, 1024, 2048, 3072, 3136
 """Where the decoder's memory holds: the struct, the error manager, the jump buffer, a part's first column and columns, pointers to rows."""
 
 WORK_BYTES = 4096
+SCANS = -4
+"""What the kernel answers for a JPEG of several scans, all of which libjpeg reads and holds before the first row comes, unless it may have them."""
+
 AHEAD = 8
 """Rows that one call may return."""
 
@@ -35,6 +38,7 @@ FUNCTIONS = (
     "jpeg_skip_scanlines",
     "jpeg_read_scanlines",
     "jpeg_destroy_decompress",
+    "jpeg_has_multiple_scans",
 )
-STD_ERROR, CREATE, MEM_SRC, READ_HEADER, START, CROP_SCANLINE, SKIP_SCANLINES, READ_SCANLINES, DESTROY = range(9)
+STD_ERROR, CREATE, MEM_SRC, READ_HEADER, START, CROP_SCANLINE, SKIP_SCANLINES, READ_SCANLINES, DESTROY, MANY_SCANS = range(10)
 """Places of the functions in the table that kernels are given."""

@@ -211,3 +211,16 @@ def test_orientations_that_do_not_exist_are_none(kind: str, orientation: int) ->
     data = encode(noise(4, 6), kind, exif=exif(orientation))
     assert read_header(data, orientation=True).orientation == 1
     assert load(data).shape == (4, 6, 3)
+
+
+def test_a_jpeg_that_goes_over_its_pixels_for_ever_is_refused() -> None:
+    """A small file with its last scan 600 times over, which would cost 600 passes over as many pixels as its header claims, is refused; 400 are decoded."""
+    sink = io.BytesIO()
+    Image.fromarray(noise(20, 30)).save(sink, "JPEG", progressive=True)
+    file = sink.getvalue()
+    last = file.rindex(b"\xff\xda")
+    for scans, refused in ((400, False), (600, True)):
+        data = np.frombuffer(file[:last] + file[last:-2] * scans + file[-2:], np.uint8)
+        header = read_header(data, orientation=True)
+        with pytest.raises(BadData, match=r"has 6\d\d scans, and no encoder") if refused else contextlib.suppress(BadData):
+            decode(data, header, "RGB")

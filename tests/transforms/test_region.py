@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -197,7 +199,35 @@ def test_chains_use_parts_and_do_without(monkeypatch: pytest.MonkeyPatch, there:
     assert len(asked) > 20
 
 
-def test_without_a_library_nothing_is_decoded_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Pillow brings no libjpeg of its own the whole is decoded."""
-    monkeypatch.setattr(region, "available", lambda: False)
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """Have the library looked for anew, before and after."""
+    for found in (region._library, region.available):
+        found.cache_clear()
+    yield
+    for found in (region._library, region.available):
+        found.cache_clear()
+
+
+@pytest.mark.parametrize("where", ["no Pillow wheel", "another decoder's bytes"])
+def test_without_a_fitting_library_nothing_is_decoded_in_part(forgetful: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str) -> None:
+    """Where Pillow brings no libjpeg of its own, or one that decodes the small picture to other bytes than simplejpeg, the whole is decoded."""
+    if where == "no Pillow wheel":
+        monkeypatch.setattr(region.PIL, "__file__", str(tmp_path / "PIL" / "__init__.py"))
+        assert region._library() is None
+    else:
+        real = region.simplejpeg.decode_jpeg
+        monkeypatch.setattr(region.simplejpeg, "decode_jpeg", lambda data: real(data) ^ 1)
+    assert not region.available()
     assert region.decode_region(encoded(picture(40, 60)), 1, (0, 0, 4, 4), (40, 60), np.empty(9000, np.uint8)) is None
+
+
+def test_too_many_scans_are_left_to_the_decoder_of_whole_images() -> None:
+    """A progressive JPEG, all of which is read before its first row comes, is decoded in part as long as its scans are as many as an encoder makes."""
+    sink = io.BytesIO()
+    Image.fromarray(picture(40, 60)).save(sink, "JPEG", progressive=True)
+    file = sink.getvalue()
+    last = file.rindex(b"\xff\xda")
+    many = np.frombuffer(file[:last] + file[last:-2] * 600 + file[-2:], np.uint8)
+    assert region.decode_region(np.frombuffer(file, np.uint8), 1, (0, 0, 4, 4), (40, 60), np.empty(9000, np.uint8)) is not None
+    assert region.decode_region(many, 1, (0, 0, 4, 4), (40, 60), np.empty(9000, np.uint8)) is None
