@@ -2,7 +2,7 @@
 
 The resize is Pillow's: a triangle filter whose support grows with the reduction, weights in 22-bit fixed point, first along rows and then
 along columns, each rounded to a byte. Sums of fixed-point products are exact integers, so vector code and `resample.resize_reference` agree in
-every bit, and both agree with Pillow. Only rows that the vertical pass will look at go through the horizontal one. What follows the resize
+every bit. Pillow's bytes are the same where it goes along rows first as well, and elsewhere at most one grey level away. Only rows that the vertical pass will look at go through the horizontal one. What follows the resize
 (scaling, normalising, any function of a channel's byte) is a table of 256 entries a channel.
 
 Imported only to be compiled. No allocation happens here: the caller lends scratch memory. No bounds are checked either; `resample.py` computes them all.
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernel_memory import longs
-from .slack import PRECISION
+from .slack import PRECISION, RECORD
 from .vectors import (
     LANES,
     PIXELS,
@@ -36,10 +36,6 @@ Compiled = TypeVar("Compiled", bound=Callable[..., object])
 Bytes = npt.NDArray[np.uint8]
 Longs = npt.NDArray[np.int64]
 Words = npt.NDArray[np.int32]
-
-
-RECORD = 29
-"""Numbers that the arguments of a pass are."""
 
 
 def _njit(function: Compiled) -> Compiled:

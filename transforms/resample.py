@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..jit import Held, Kernel
 from .geometry import Crop, Scale, Step, View
-from .slack import PRECISION, SLACK
+from .slack import PRECISION, RECORD, SLACK
 
 Array = npt.NDArray[Any]
 
@@ -32,8 +32,8 @@ fused_rows = Kernel(
 )
 """Many passes, one after the other."""
 
-RECORD = 29
-"""Numbers that the arguments of a pass are, beside the scratch memory."""
+_KEPT_BYTES = 1 << 26
+"""Decoded pixels of a larger image get memory of their own: one such image a worker would otherwise cost it that memory for good."""
 
 
 class _Scratch(threading.local):
@@ -57,7 +57,9 @@ _SCRATCH = _Scratch()
 
 
 def pixel_buffer(size: int) -> npt.NDArray[np.uint8]:
-    """Return at least `size` bytes of this thread's memory for decoded pixels; the next call hands out the same."""
+    """Return at least `size` bytes of this thread's memory for decoded pixels; the next call hands out the same, unless they were many."""
+    if size > _KEPT_BYTES:
+        return np.empty(size, np.uint8)
     if _SCRATCH.pixels.size < size:
         _SCRATCH.pixels = np.empty(size + size // 4, np.uint8)
     return _SCRATCH.pixels

@@ -94,14 +94,14 @@ class Sample:
         assert self._header is not None
         begin = perf_counter_ns()
         factor = allowed(self._header, self.view.factor() if self._decoder.scaled and self._header.turbo else 1)
-        room = (self._header.height // factor + 1) * (self._header.width // factor + 1) * self._decoder.channels
-        found = self._part(self._header, factor, pixel_buffer(room))
+        found = self._part(self._header, factor)
         if found is None:
+            room = (self._header.height // factor + 1) * (self._header.width // factor + 1) * self._decoder.channels
             found = decode(self._value, self._header, self._decoder.mode, factor, pixel_buffer(room)), self.view
         self.decode_ns += perf_counter_ns() - begin
         return found[0], factor, found[1]
 
-    def _part(self, header: Header, factor: int, buffer: Array) -> tuple[Array, View] | None:
+    def _part(self, header: Header, factor: int) -> tuple[Array, View] | None:
         """Return what the view looks at and the view of that, when it is a part of an image that can be decoded by itself."""
         top, left, height, width = self.view.source
         whole = (height, width) == (header.height, header.width)
@@ -109,7 +109,8 @@ class Sample:
             return None
         first, column = top // factor, left // factor
         box = (first, column, (top + height - 1) // factor - first + 1, (left + width - 1) // factor - column + 1)
-        found = decode_region(self._value, factor, box, (-(-header.height // factor), -(-header.width // factor)), buffer)
+        size = (-(-header.height // factor), -(-header.width // factor))
+        found = decode_region(self._value, factor, box, size, pixel_buffer(box[2] * size[1] * 3))
         if found is None:
             return None
         return found.pixels, self.view._replace(source=(top - first * factor, left - found.left * factor, height, width))
