@@ -128,26 +128,40 @@ def _objects(told: dict[str, Any], code: bytes) -> list[bytes]:
 
 @contextlib.contextmanager
 def one_at_a_time(name: str) -> Iterator[None]:
-    """Let one process compile a kernel while the others wait for it; the lock ends with its holder."""
-    descriptor = -1
-    for folder in _folders():
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            break
+    """Let one process compile a kernel while the others wait for it, as long as that may take; the lock ends with its holder."""
+    path = next((folder / f"{name}.lock" for folder in _folders() if _made(folder)), None)
+    descriptor = None if path is None else _locked(path, time.monotonic() + _COMPILE_S)
     try:
-        deadline = time.monotonic() + _COMPILE_S
-        while descriptor >= 0 and time.monotonic() < deadline:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.05)  # a lock of a file cannot be waited for with an end
         yield
     finally:
-        if descriptor >= 0:
+        if path is not None and descriptor is not None:
             with contextlib.suppress(OSError):
-                (folder / f"{name}.lock").unlink()
+                path.unlink()
             os.close(descriptor)
+
+
+def _made(folder: Path) -> bool:
+    """Return whether a folder is there to write to."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.access(folder, os.W_OK)
+    return False
+
+
+def _locked(path: Path, deadline: float) -> int | None:
+    """Return the descriptor of a file that is locked, and still the one of that name: its last holder removed it; or None at the deadline."""
+    while time.monotonic() < deadline:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError:
+            return None
+        with contextlib.suppress(OSError):  # somebody else has it, or removed it just now
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)
+        time.sleep(0.05)  # a lock of a file cannot be waited for with an end
+    return None
 
 
 @functools.cache

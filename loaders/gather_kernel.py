@@ -63,6 +63,9 @@ def _fenced(_context: Any) -> Any:
 
 _fence: Any = _fenced
 
+LINES = 8
+"""Cache lines that are asked for at the beginning of a row, as `gather` counts them too."""
+
 
 @numba.njit
 def gather(
@@ -137,10 +140,10 @@ def _block(firsts: Any, guide: Any, granule: Any, row: Any) -> Any:
 
 @numba.njit
 def _ask(source: Any, width: Any) -> None:
-    """Ask for the beginning of a row: at most `gather.LINES` cache lines, since the processor finds the rest by itself."""
+    """Ask for the beginning of a row: at most `LINES` cache lines, since the processor finds the rest by itself."""
     prefetch(source)
     if width > 64:
         prefetch(source + np.uint64(64))
     if width > 128:
-        for line in range(2, 8):
+        for line in range(2, min((width + np.uint64(63)) // np.uint64(64), np.uint64(LINES))):
             prefetch(source + np.uint64(line) * np.uint64(64))

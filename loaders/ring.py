@@ -49,7 +49,7 @@ class Ring:
         """Create the file, or map the one behind `descriptor`, which stays the caller's.
 
         Raises:
-            StorageError: there is not enough memory.
+            StorageError: the system refuses a file or a mapping of that size.
         """
         self.slot_bytes = slot_bytes
         self.slots = slots

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
+from penstock.loaders import gather as gathering
+from penstock.loaders import gather_kernel
 from penstock.loaders.gather import MAX_BLOCKS, Gather, blocks_of, guide_of
 from penstock.loaders.lookup import Lookup
 from penstock.shards.columns import Column
@@ -189,3 +191,8 @@ def test_streamed_rows_are_the_same(tmp_path: Path) -> None:
             assert not m[skew + out.nbytes :].any()
         gather.into(wanted, outs)
         assert not gather._tables[0].streamed.any()
+
+
+def test_the_kernel_asks_for_as_many_lines_as_are_counted() -> None:
+    """The kernel and what spaces its requests agree on the cache lines that are asked for of a row."""
+    assert gather_kernel.LINES == gathering.LINES
