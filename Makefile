@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+FRAMEWORKS := $(VENV)/.frameworks
 BENCH_DATA ?= demo_out/bench
 
 # mypy finds the package by its folder's name, and a clone's folder may have any: .venv/typing/penstock is a link to it.
-ROOMS := cli ingest loaders shards transforms
+ROOMS := cli ingest integrations loaders shards transforms
 MODULES := $(patsubst %.py,-m penstock.%,$(filter-out __init__.py,$(wildcard *.py))) $(patsubst %,-p penstock.%,$(ROOMS))
 
 .PHONY: demo test lint types bench rivals table clean
@@ -19,11 +20,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(FRAMEWORKS): $(STAMP)
+	@echo "penstock: installing the frameworks that the examples run in, for their tests"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,frameworks]'
+	@touch $@
+
 demo: $(STAMP) ## images in, a trained model out
 	@echo "penstock: running the demo (generate, convert, train on two processes, kill, resume); output in demo_out/"
 	$(PY) -m benchmarks.demo --out demo_out
 
-test: lint types ## all checks and tests
+test: $(FRAMEWORKS) lint types ## all checks and tests
 	@echo "penstock: running the tests"
 	$(PY) -m pytest -n 2 --dist worksteal
 
@@ -32,7 +38,7 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-types: $(STAMP)
+types: $(FRAMEWORKS)
 	@echo "penstock: mypy --strict on the package, then on benchmarks/, tests/ and examples/"
 	@mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/penstock
 	MYPYPATH=$(VENV)/typing $(PY) -m mypy -m penstock $(MODULES)

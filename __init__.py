@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import transforms
+    from . import integrations, transforms
     from .errors import BadData, BadRequest, PenstockError, StorageError, WorkerFailed
     from .fields import Array, Audio, Bytes, Image, Json, Scalar, Text, Tokens
     from .ingest.convert import convert
@@ -46,6 +46,7 @@ __all__ = [
     "WorkerFailed",
     "Writer",
     "convert",
+    "integrations",
     "transforms",
 ]
 
@@ -67,8 +68,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     """Return a public name, importing the room it lives in, and keep it so that the next use costs nothing."""
-    if name == "transforms":
-        return importlib.import_module(".transforms", __name__)
+    if name in {"integrations", "transforms"}:
+        return importlib.import_module(f".{name}", __name__)
     if name == "__version__":
         return globals().setdefault(name, _version())
     if name not in _MODULE_OF:

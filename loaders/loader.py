@@ -28,7 +28,7 @@ from .mixture import Mixture
 from .options import OwnOptions, TorchOptions, check_borrowed
 from .packed import Packed
 from .plan import Plan, Tail
-from .sampler import EpochSampler
+from .sampler import EpochBatches, EpochSampler
 from .stored import Stored
 from .topology import Topology
 
@@ -180,7 +180,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.seed, self.shuffle = stored.ordering.seed, stored.ordering.shuffle
         self.output, self.map, self.transforms = own.output, own.map, {} if own.transforms is None else own.transforms
         dataset = cast("torch.utils.data.Dataset[Any]", stored.work.dataset)  # map-style by its methods, which is what torch asks for
-        shown = EpochSampler(dataset, self.plan, stored.stream, self.ordering, weakref.WeakMethod(self.set_epoch))
+        shown = EpochSampler(dataset, self.plan, stored.stream, self.ordering, weakref.WeakMethod(self._to_epoch))
         told: dict[str, Any] = {
             "shuffle": None,
             "sampler": shown,
@@ -189,6 +189,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             "in_order": True,
         }
         super().__init__(dataset, **options._replace(**told).to_torch())
+        self.__dict__["batch_sampler"] = EpochBatches(shown, stored.plan.batch_size, self.drop_last)  # torch refuses to have it set behind __init__
         self.in_order = options.in_order
 
     def __len__(self) -> int:
@@ -211,7 +212,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return self._borrowed.iterator(self)
 
     def _enter(self, epoch: int) -> None:
-        cast("EpochSampler", self.sampler).epoch = epoch
+        cast("EpochSampler", self.sampler).entered(epoch)
 
     def __repr__(self) -> str:
         """Return what is delivered, to whom, in how many steps."""
@@ -246,7 +247,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         """
         if self._stored is None:
             self._borrowed.set_epoch(self, epoch)
-        elif self._stored.set_epoch(epoch):
+        else:
+            cast("EpochSampler", self.sampler).counts_from(0)
+            self._to_epoch(epoch)
+
+    def _to_epoch(self, epoch: int) -> None:
+        if self._its("set_epoch()").set_epoch(epoch):
             self._enter(epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -273,6 +279,15 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             self._borrowed.load_state_dict(self, state_dict, accept)
         else:
             self._stored.load_state_dict(state_dict, accept)
+            cast("EpochSampler", self.sampler).resumed(state_dict["epoch"])
+
+    def state_at(self, epoch: int, step: int) -> dict[str, Any]:
+        """Return the state of a run that stands behind `step` batches of `epoch`, for who kept these numbers and nothing else.
+
+        Raises:
+            BadRequest: an epoch of this loader has no such step, or it draws tickets, which are done in any order.
+        """
+        return self._its("state_at()").state_at(epoch, step)
 
     def _its(self, what: str) -> Stored:
         """Return the stored side, of which something is asked that only it has.

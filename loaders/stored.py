@@ -132,6 +132,22 @@ class Stored:
         saved = states.save(self.fingerprint(), progress)
         return saved if self._ticketed is None else {**saved, **self._ticketed.saved(self.plan, progress.epoch)}
 
+    def state_at(self, epoch: int, step: int) -> dict[str, Any]:
+        """Return the state of a run that stands behind `step` batches of `epoch`.
+
+        Raises:
+            BadRequest: an epoch has no such step, or batches are drawn.
+        """
+        epoch, step = integer("epoch", epoch), integer("step", step)
+        if self._ticketed is not None:
+            raise BadRequest("state_at(): with tickets= the batches of an epoch are done in any order; keep state_dict()")
+        if epoch < 0 or not 0 <= step <= self.plan.steps():
+            raise BadRequest(
+                f"state_at(epoch={epoch}, step={step}): epochs count from 0, and one has {self.plan.steps()} steps of batch_size={self.plan.batch_size}"
+            )
+        states.check_epoch(epoch, self.plan.rows)
+        return states.save(self.fingerprint(), Progress(epoch, self.plan.consumed(step - 1), under_way=step > 0))
+
     def load_state_dict(self, state_dict: Mapping[str, Any], accept: Collection[str]) -> None:
         """Go on where a state was saved; parts of the plan that are accepted may differ.
 

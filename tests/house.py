@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-ROOMS = ("cli", "ingest", "loaders", "shards", "transforms")
+ROOMS = ("cli", "ingest", "integrations", "loaders", "shards", "transforms")
 LAYER = {
     "errors": 0,
     "jit": 0.5,
@@ -29,6 +29,7 @@ LAYER = {
     "ingest": 3,
     "loaders": 3,
     "cli": 4,
+    "integrations": 4,
 }
 """A file imports from lower layers and from its own room only."""
 
@@ -47,7 +48,7 @@ BY_NAME = {
     "loaders/loader.py",
     "loaders/stored.py",
 }
-BY_NAME |= {"loaders/worker_start.py", "shards/later.py", "shards/shardwriter.py", "shards/torch_views.py"}
+BY_NAME |= {"integrations/__init__.py", "loaders/worker_start.py", "shards/later.py", "shards/shardwriter.py", "shards/torch_views.py"}
 """Where modules are imported by name at run time, each with its reason in the file: a heavy library is paid for only when it is used."""
 
 Def = ast.FunctionDef | ast.AsyncFunctionDef
@@ -104,6 +105,7 @@ def may_import_torch(name: str) -> bool:
         name in {"loaders/broadcast.py", "loaders/loader.py", "loaders/sampler.py", "shards/tar_write.py"}
         or stem == "device"
         or stem.startswith(("device_", "torch_"))
+        or (name.startswith("integrations/") and stem != "__init__")
     )
 
 

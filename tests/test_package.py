@@ -17,7 +17,7 @@ from PIL import Image
 import penstock
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("cli", "ingest", "loaders", "shards", "transforms")
+ROOMS = ("cli", "ingest", "integrations", "loaders", "shards", "transforms")
 
 LOAD = """
 import sys

@@ -350,7 +350,7 @@ def test_what_would_be_written_beyond_a_batch_is_refused() -> None:
         with pytest.raises(BadRequest, match="the slots are"):
             chain.run_together(images, [1] * 4, [1] * 4, out)
 
-    class Beyond(tr.RandomResizedCrop):
+    class Beyond(tr.RandomResizedCrop):  # type: ignore[misc]  # the room hands its names out one by one
         def crops(self, height: int, width: int, *words: Any) -> Any:
             boxes, size = super().crops(height, width, *words)
             return boxes + np.array([0, 0, height, 0]), size

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import simplejpeg
 from hypothesis import given, settings
@@ -213,11 +214,11 @@ def forgetful() -> Iterator[None]:
 def test_without_a_fitting_library_nothing_is_decoded_in_part(forgetful: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str) -> None:
     """Where Pillow brings no libjpeg of its own, or one that decodes the small picture to other bytes than simplejpeg, the whole is decoded."""
     if where == "no Pillow wheel":
-        monkeypatch.setattr(region.PIL, "__file__", str(tmp_path / "PIL" / "__init__.py"))
+        monkeypatch.setattr(PIL, "__file__", str(tmp_path / "PIL" / "__init__.py"))
         assert region._library() is None
     else:
-        real = region.simplejpeg.decode_jpeg
-        monkeypatch.setattr(region.simplejpeg, "decode_jpeg", lambda data: real(data) ^ 1)
+        real = simplejpeg.decode_jpeg
+        monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data: real(data) ^ 1)
     assert not region.available()
     assert region.decode_region(encoded(picture(40, 60)), 1, (0, 0, 4, 4), (40, 60), np.empty(9000, np.uint8)) is None
 

@@ -1,0 +1,149 @@
+"""Accelerate's prepared loader, around our engine: what it yields, counts, skips and saves, in one process."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import penstock as ps
+
+accelerate = pytest.importorskip("accelerate")
+
+from accelerate.data_loader import DataLoaderShard  # noqa: E402  (only where it is installed)
+from accelerate.state import AcceleratorState, PartialState  # noqa: E402  (only where it is installed)
+
+from penstock.integrations.accelerate import PreparedLoader, prepare, skip_first_batches  # noqa: E402  (only where it is installed)
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> ps.Dataset:
+    """Return 50 rows that say their number."""
+    path: Path = tmp_path_factory.mktemp("numbers") / "d"
+    with ps.Writer(path, fields={"n": ps.Scalar("int64")}) as writer:
+        for i in range(50):
+            writer.write({"n": i})
+    return ps.Dataset(path)
+
+
+@pytest.fixture
+def accelerator() -> Iterator[Any]:
+    """Return an accelerator of this process alone, and leave no trace of it."""
+    yield accelerate.Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+
+
+def rows(batches: Any) -> list[list[int]]:
+    """Return the rows of each batch."""
+    return [batch["n"].tolist() for batch in batches]
+
+
+def plain(numbers: ps.Dataset, epoch: int) -> list[list[int]]:
+    """Return what the loader itself gives in an epoch."""
+    loader = ps.DataLoader(numbers, 8, shuffle=True)
+    loader.set_epoch(epoch)
+    return rows(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_prepared_loader_is_accelerates_and_ours(numbers: ps.Dataset, accelerator: Any, workers: int) -> None:
+    """It is a DataLoaderShard and a penstock.DataLoader, epochs follow one another by themselves, and its samples are those of the loader."""
+    loader = prepare(accelerator, ps.DataLoader(numbers, 8, shuffle=True, num_workers=workers))
+    assert isinstance(loader, DataLoaderShard)
+    assert isinstance(loader, ps.DataLoader)
+    assert accelerator.prepare(loader) is loader
+    assert len(loader) == 7
+    assert (loader.total_batch_size, loader.total_dataset_length) == (8, 50)
+    assert [rows(loader), rows(loader)] == [plain(numbers, 0), plain(numbers, 1)]
+    loader.set_epoch(5)
+    assert rows(loader) == plain(numbers, 5)
+    assert loader.stats().batches == 7
+
+
+def test_the_last_batch_is_told_and_padding_dropped(numbers: ps.Dataset, accelerator: Any) -> None:
+    """Gradient accumulation hears of the end, and gather_for_metrics leaves out what the padded last batch has too many."""
+    loader = prepare(accelerator, ps.DataLoader(numbers, 8, tail="pad"))
+    ends, seen = [], []
+    for batch in loader:
+        ends.append(accelerator.gradient_state.end_of_dataloader)
+        seen.extend(accelerator.gather_for_metrics(batch["n"]).tolist())
+    assert ends == [False] * 6 + [True]
+    assert seen == list(range(50))
+
+
+def test_batches_are_skipped_without_being_read(numbers: ps.Dataset, accelerator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The accelerator's own skip_first_batches begins behind so many batches of the epoch, reads none of them, and leaves the next epoch whole."""
+    loader = prepare(accelerator, ps.DataLoader(numbers, 8, shuffle=True))
+    loader.set_epoch(3)
+    skipped = accelerator.skip_first_batches(loader, 2)
+    skipped = accelerator.skip_first_batches(skipped, 3)
+    assert type(skipped) is PreparedLoader
+    assert len(skipped) == 2
+    assert rows(skipped) == plain(numbers, 3)[5:]
+    assert loader.stats().batches == 2
+    loader.set_epoch(4)
+    assert rows(loader) == plain(numbers, 4)
+    with pytest.raises(ps.BadRequest, match="7 steps"):
+        accelerator.skip_first_batches(loader, 8)
+    other: Any = torch.utils.data.DataLoader(torch.arange(6), 2)  # type: ignore[arg-type]  # a tensor is a dataset
+    assert [batch.tolist() for batch in skip_first_batches(other, 1)] == [[2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("at", [0, 3, 6])
+def test_a_checkpoint_goes_on_behind_the_batch_that_was_given(numbers: ps.Dataset, accelerator: Any, tmp_path: Path, at: int) -> None:
+    """save_state inside any step, also the last, and load_state in another process's place: the rest of the epoch, then the next one, nothing twice."""
+    loader = prepare(accelerator, ps.DataLoader(numbers, 8, shuffle=True, num_workers=1))
+    rows(loader)
+    for step, _ in enumerate(loader):
+        if step == at:
+            accelerator.save_state(str(tmp_path))
+            break
+    AcceleratorState._reset_state(reset_partial_state=True)
+    again = accelerate.Accelerator(cpu=True)
+    loader = prepare(again, ps.DataLoader(numbers, 8, shuffle=True))
+    again.load_state(str(tmp_path))
+    expected = plain(numbers, 1)[at + 1 :] + plain(numbers, 2)
+    found = rows(loader)
+    while len(found) < len(expected):
+        found += rows(loader)
+    assert found == expected
+
+
+def test_an_accelerator_that_deals_out_batches_is_refused(numbers: ps.Dataset) -> None:
+    """Splitting and dispatching are refused by name, and so is a loader for other ranks than the accelerator has."""
+    for options, match in (
+        ({"split_batches": True}, "split_batches=True"),
+        ({"dispatch_batches": True}, "dispatch_batches=True"),
+        ({}, "the loader is for 4 ranks"),
+    ):
+        made = accelerate.Accelerator(cpu=True, dataloader_config=accelerate.DataLoaderConfiguration(**options))
+        with pytest.raises(ps.BadRequest, match=match):
+            prepare(made, ps.DataLoader(numbers, 8, topology=None if options else (0, 4)))
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_loader_that_accelerate_rebuilds_warns_and_names_the_helper(numbers: ps.Dataset, accelerator: Any) -> None:
+    """accelerator.prepare of the loader itself reads its rows with a loader of its own, and the first of them comes with the way out."""
+    rebuilt = accelerator.prepare(ps.DataLoader(numbers, 8))
+    with pytest.warns(UserWarning, match=r"penstock\.integrations\.accelerate\.prepare\(accelerator, loader\)"):
+        rows(rebuilt)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows(prepare(accelerator, ps.DataLoader(numbers, 8)))
+
+
+def test_other_loaders_go_to_accelerate_itself(accelerator: Any) -> None:
+    """A loader over a dataset of torch's kind is prepared as Accelerate does it."""
+    loader = prepare(accelerator, ps.DataLoader([np.float32(n) for n in range(6)], 2))
+    assert isinstance(loader, DataLoaderShard)
+    assert not isinstance(loader, PreparedLoader)
+    assert len(list(loader)) == 3
+    assert "accelerate" in dir(ps) or ps.integrations.accelerate.prepare is prepare
+    with pytest.raises(AttributeError, match="it has accelerate, transformers"):
+        ps.integrations.keras  # noqa: B018  (the look is the test)
