@@ -10,6 +10,9 @@ from ..metrics import WorkTimes
 from .batch import Batch
 from .plan import Plan, Run
 
+Pin = Callable[[int, int], Callable[[], None]]
+"""Pins memory at an address, so many bytes, and returns what lets go of it."""
+
 
 class Settings(NamedTuple):
     """How the work is spread.
@@ -21,6 +24,8 @@ class Settings(NamedTuple):
         timeout_s: seconds to wait for a batch; 0 waits as long as workers make progress, and 10 minutes without any.
         init: called in each worker with its number before it works, or None.
         threads: threads that may copy a large batch when the work is done inline.
+        held: slots the consumer may hold before batches are copied out of the ring: in `for batch in loader` it holds the last one while it asks for the next.
+        pin: given the address and size of the ring's memory, pins it and returns what lets go of it; or None.
     """
 
     num_workers: int
@@ -29,6 +34,22 @@ class Settings(NamedTuple):
     timeout_s: float
     init: Callable[[int], object] | None
     threads: int = 1
+    held: int = 2
+    pin: Pin | None = None
+
+
+class Onward(NamedTuple):
+    """Where batches go from an engine.
+
+    Attributes:
+        held: slots that are held on the way and by the consumer.
+        pin: pins the ring's memory.
+        around: returns the engine that takes them there.
+    """
+
+    held: int
+    pin: Pin
+    around: Callable[[Engine], Engine]
 
 
 class Delivered(NamedTuple):
@@ -66,6 +87,10 @@ class Engine(ABC):
         Raises:
             PenstockError: in place of the batch it belongs to.
         """
+
+    def ready(self) -> bool:
+        """Return whether the next batch of the epoch under way can be had without waiting; False where nobody can tell."""
+        return False
 
     @abstractmethod
     def close(self) -> None:

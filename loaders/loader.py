@@ -23,6 +23,7 @@ from ..metrics import LoaderStats
 from ..shards.dataset import Dataset
 from ..shards.windows import TokenWindows
 from .batch import Batch, Ragged
+from .engine import Onward
 from .law import Ordering
 from .mixture import Mixture
 from .options import OwnOptions, TorchOptions, check_borrowed
@@ -61,6 +62,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     """
 
     _stored: Stored | None = None
+    _static: Callable[[], Callable[[Batch], Batch]] = staticmethod(lambda: _as_it_is)
+    device: str = "cpu"
     plan: Plan
     ordering: Ordering
     topology: Topology
@@ -103,6 +106,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         lanes: int = 1,
         epoch_samples: int | None = None,
         output: Literal["torch", "numpy"] = "torch",
+        device: Any = None,
+        device_prefetch: int = 1,
+        static_buffers: bool = False,
         snapshot_every_n_steps: int | None = 1,
     ) -> None:
         """Decide the plan and compile the transforms; nothing is read but the manifest (and the first row, when there is a `map`).
@@ -140,6 +146,9 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             lanes: cut the permuted shards, end to end, into so many lanes of equally many rows, and take one row of each in turn.
             epoch_samples: samples of an epoch over all ranks; an epoch then begins where the one before ended, in one pass over the data after the other.
             output: `"torch"` tensors or `"numpy"` arrays, both in the memory they were written to.
+            device: a CUDA device on which batches come, `"auto"` for one if there is one; None or `"cpu"` leaves them where they were written.
+            device_prefetch: finished batches on their way to the device, or there, ahead of the loop.
+            static_buffers: whether every batch comes in the same tensors on the device, as a CUDA graph that was captured needs it.
             snapshot_every_n_steps: of a dataset, not stored by Penstock, that has a state: it is asked for it behind every so many batches of a worker.
 
         Raises:
@@ -164,14 +173,37 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             pin_memory_device,
             in_order,
         )
-        own = OwnOptions(transforms, map, seed, tail, topology, broadcast, sequence, tickets, window_shards, lanes, epoch_samples, output)
+        order, moving = (window_shards, lanes, epoch_samples), (device, device_prefetch, static_buffers)
+        own = OwnOptions(transforms, map, seed, tail, topology, broadcast, sequence, tickets, *order, output, *moving)
         self.snapshot_every_n_steps = snapshot_every_n_steps
+        self._begin(dataset, options, own)
+
+    def _begin(self, dataset: Any, options: TorchOptions, own: OwnOptions) -> None:
+        """Be a loader over stored data, or torch's."""
         if isinstance(dataset, SOURCES):
-            self._store(Stored(dataset, options, own, torch.get_num_threads()), options, own)
+            self._store(Stored(dataset, options, own, torch.get_num_threads(), self._onward(own)), options, own)
         else:
             check_borrowed(dataset, own)
-            self._borrowed: Borrowed = importlib.import_module(".torch_borrowed", __package__).Borrowed(snapshot_every_n_steps)
+            self._borrowed: Borrowed = importlib.import_module(".torch_borrowed", __package__).Borrowed(self.snapshot_every_n_steps)
             super().__init__(dataset, **options.to_torch())
+
+    def _onward(self, own: OwnOptions) -> Onward | None:
+        """Return where batches go, when they are to leave the host."""
+        if own.device is None:
+            if own.static_buffers:
+                raise BadRequest("static_buffers=True is of batches on a device: give device='cuda'")
+            return None
+        if own.output == "numpy" and own.device != "cpu":
+            raise BadRequest(f"device={own.device!r} yields tensors, and output='numpy' arrays: leave one of them out")
+        devices = importlib.import_module(".device", __package__)
+        found = devices.device_of(own.device)
+        self.device = "cpu" if found is None else str(found)
+        if found is None:
+            return None
+        if own.static_buffers:
+            self._static = devices.Static
+        made: Onward = devices.onward(found, own.device_prefetch)
+        return made
 
     def _store(self, stored: Stored, options: TorchOptions, own: OwnOptions) -> None:
         """Be a loader over stored data, to whom it may look like torch's."""
@@ -331,8 +363,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def _wrapper(self, stored: Stored) -> Callable[[Batch], Batch]:
         """Return what makes a batch of arrays one of what the user asked for."""
-        if self.output == "numpy":
-            return lambda batch: batch
+        if self.output == "numpy" or self.device != "cpu":
+            return self._static()
         pin = self.pin_memory and torch.cuda.is_available()
         if self.pin_memory and not pin:
             warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be used.", stacklevel=4)
@@ -364,6 +396,10 @@ class BatchIterator(Iterator[Batch]):
     def close(self) -> None:
         """End the epoch here and clean up."""
         self._batches.close()
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _tensor(array: Any, pin: bool) -> torch.Tensor:

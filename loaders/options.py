@@ -55,6 +55,9 @@ class OwnOptions(NamedTuple):
     lanes: int = 1
     epoch_samples: int | None = None
     output: Literal["torch", "numpy"] = "torch"
+    device: Any = None
+    device_prefetch: int = 1
+    static_buffers: bool = False
 
 
 def integer(name: str, value: object) -> int:
@@ -100,7 +103,7 @@ _REMEDIES = {
 }
 
 
-def check_stored(options: TorchOptions, output: str) -> int:
+def check_stored(options: TorchOptions, own: OwnOptions) -> int:
     """Refuse what cannot be used with a stored dataset, with the remedy; return the batch size.
 
     Raises:
@@ -109,8 +112,10 @@ def check_stored(options: TorchOptions, output: str) -> int:
     size = options.batch_size
     if type(size) is not int or size < 1:
         raise BadRequest(f"batch_size={size!r}: a batch has one row or more")
-    if output not in ("torch", "numpy"):
-        raise BadRequest(f"output={output!r} is not 'torch' or 'numpy'")
+    if own.output not in ("torch", "numpy"):
+        raise BadRequest(f"output={own.output!r} is not 'torch' or 'numpy'")
+    if integer("device_prefetch", own.device_prefetch) < 0:
+        raise BadRequest(f"device_prefetch={own.device_prefetch}: batches that are copied ahead of the loop, 0 or more")
     for name, remedy in _REMEDIES.items():
         if (value := getattr(options, name)) is not None:
             raise BadRequest(f"{name}={value!r} cannot be used with a penstock.Dataset: {remedy}")

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ..errors import BadRequest, PenstockError
 from ..metrics import NO_TIME, WorkTimes
 from .batch import copied, from_slot, parted
-from .engine import Delivered, RunSource
+from .engine import Delivered, Pin, RunSource
 from .faults import describe, rebuild
 from .fill import Filler
 from .inline import OwnArrays, fill_run
@@ -28,9 +28,6 @@ from .protocol import Answer, Event, Kind, Slot, SlotTable, Task
 from .ring import MAX_WORKERS, Ring, lease
 from .slots import Layout, Output, chunks, layout
 from .slotsink import BudgetTooSmall, SlotSink
-
-_HELD = 2
-"""Batches the consumer may hold before further ones are copied: in `for batch in loader` it holds the last one while it asks for the next."""
 
 _FOUND_READY = 4
 """Batches one after the other that the consumer must find ready before the lead grows by one; a single one is the luck of an uneven batch."""
@@ -67,6 +64,7 @@ class Shape(NamedTuple):
         least: of those, as long as the consumer waits for every batch.
         parts: chunks that a slot's rows are cut into at most, once a worker is ready; before, they are cut as small as they may be.
         smallest: rows of the smallest chunk.
+        held: slots the consumer may hold before batches are copied out of the ring.
     """
 
     outputs: dict[str, Output]
@@ -77,6 +75,7 @@ class Shape(NamedTuple):
     least: int
     parts: int
     smallest: int
+    held: int = 2
 
 
 class Lead:
@@ -99,11 +98,12 @@ class Lead:
 class PooledEpochs:
     """Epochs through one pool; the pool's owner closes it. One epoch runs at a time: beginning one ends the one before."""
 
-    def __init__(self, pool: Pool, shape: Shape, filler: Filler, *, helps: bool) -> None:
-        """Make the ring and start the workers; when it `helps`, this process works too as long as no worker has started."""
+    def __init__(self, pool: Pool, shape: Shape, filler: Filler, *, helps: bool, pin: Pin | None = None) -> None:
+        """Make the ring, which `pin` pins, and start the workers; when it `helps`, this process works too as long as no worker has started."""
         self._pool = pool
         self._filler = filler
         self._helps = helps
+        self._pin = pin
         self._shape = shape
         self._budgets = dict(shape.budgets)
         self._ticket = 0
@@ -112,12 +112,15 @@ class PooledEpochs:
         self._owners: dict[int, _Building] = {}
         self._generation = 0
         self._lead = Lead(shape.window, shape.least)
+        self._next: tuple[_Todo, int] | None = None
         self._make_ring()
 
     def _make_ring(self) -> None:
-        slots = self._shape.window + _HELD
+        slots = self._shape.window + self._shape.held
         self._layout: Layout = layout(self._shape.outputs, self._shape.rows * self._shape.together, self._budgets)
         self._ring = Ring(slot_bytes=self._layout.bytes, slots=slots)
+        if self._pin is not None:
+            self._ring.pin(self._pin)
         self._table = SlotTable(slots)
         self._released: deque[int] = deque()
         # a copy of the budgets: those grow while this ring is in use, and a worker that is replaced must lay it out as the others do
@@ -142,6 +145,7 @@ class PooledEpochs:
         try:
             while todo.runs.get(number := number + 1, wait=True) is not None:
                 self._issue(todo, number)
+                self._next = (todo, number + 1)
                 if self._building[number].left and self._absorb(self._pool.poll()):  # what came while the consumer was busy counts as found ready
                     self._regrow(todo)
                 made = self._building[number]
@@ -166,6 +170,14 @@ class PooledEpochs:
         finally:
             if self._run == mine and self._pool.mine:
                 self._ring.cancelled = self._ticket
+
+    def ready(self) -> bool:
+        """Return whether the batch behind the one that was delivered last is finished; hears what workers answered."""
+        if self._next is None or (made := self._building.get(self._next[1])) is None:
+            return False
+        if made.left and self._absorb(self._pool.poll()):
+            self._regrow(self._next[0])
+        return not self._building[self._next[1]].left
 
     def _deadline(self) -> float | None:
         """Return until when the consumer waits, on the monotonic clock, if it set a limit."""
@@ -200,6 +212,7 @@ class PooledEpochs:
             self._table.move(batch.slot, Event.ABANDON)
         self._building.clear()
         self._owners.clear()
+        self._next = None
 
     def _issue(self, todo: _Todo, number: int) -> None:
         """Hand out the runs of the window that begins at `number`, as far as there are free slots."""
@@ -265,7 +278,7 @@ class PooledEpochs:
     def _deliver(self, made: _Building) -> Delivered:
         self._table.move(made.slot, Event.TAKE)
         memory = self._ring.view(made.slot)
-        keep = self._table.count(Slot.HELD) <= _HELD
+        keep = self._table.count(Slot.HELD) <= self._shape.held
         arrays = from_slot(lease(memory, made.slot, self._released) if keep else memory, self._layout, made.run.rows, made.cuts)
         if not keep:
             arrays = copied(arrays)

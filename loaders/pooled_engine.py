@@ -37,6 +37,7 @@ class PooledEngine(Engine):
         self._work = work
         self._settings = settings
         self._kept: tuple[Pool, PooledEpochs] | None = None
+        self._under_way: PooledEpochs | None = None
         self._runs = 0
 
     def epoch(self, plan: Plan, epoch: int, start: int, runs: RunSource | None = None) -> Generator[Delivered, None, None]:
@@ -51,6 +52,7 @@ class PooledEngine(Engine):
         replaced = pool.replaced
         self._runs += 1
         mine = self._runs
+        self._under_way = epochs
         try:
             for made in epochs.epoch(plan, epoch, start, runs):
                 yield made._replace(replaced_workers=pool.replaced - replaced)
@@ -59,6 +61,8 @@ class PooledEngine(Engine):
                 self.close()
             raise
         finally:
+            if self._runs == mine:
+                self._under_way = None
             if self._kept is None or self._kept[0] is not pool:
                 pool.close()
                 epochs.close()
@@ -74,7 +78,7 @@ class PooledEngine(Engine):
         helps = (work.steps is None or work.steps.mapping is None) and settings.init is None  # a user's code belongs into workers
         pool = Pool(pickled, workers=settings.num_workers, timeout_s=settings.timeout_s, gently=helps)
         try:
-            epochs = PooledEpochs(pool, self._shape(plan), Filler(work), helps=helps)
+            epochs = PooledEpochs(pool, self._shape(plan), Filler(work), helps=helps, pin=settings.pin)
         except BaseException:  # Ctrl-C too: processes that were started must end
             pool.close()
             raise
@@ -96,7 +100,12 @@ class PooledEngine(Engine):
             least=2 if work.splits else min(max(settings.num_workers, 2), window) if work.row_bytes * rows >= _LARGE_BATCH else window,
             parts=settings.num_workers if work.splits else 1,
             smallest=_SMALLEST_CHUNK,
+            held=settings.held,
         )
+
+    def ready(self) -> bool:
+        """Return whether workers have finished the next batch."""
+        return self._under_way is not None and self._under_way.ready()
 
     def close(self) -> None:
         """End persistent workers, if there are any; the next epoch starts new ones."""

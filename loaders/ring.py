@@ -10,11 +10,13 @@ fault for every 4 KiB of every batch, and named segments, which a crash leaves b
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import mmap
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import finalize
 
@@ -27,6 +29,9 @@ Token = TypeVar("Token")
 
 HEADER_BYTES = 4096
 """The page before the first slot."""
+
+_POPULATE_WRITE = 23
+"""`MADV_POPULATE_WRITE` (Linux 5.14), which Python does not name."""
 
 MAX_WORKERS = HEADER_BYTES // 8 - 2
 """Workers whose stage the page has room for; the number itself is the parent's."""
@@ -60,15 +65,22 @@ class Ring:
         try:
             if self._own:
                 os.ftruncate(self.descriptor, size)
-            memory = mmap.mmap(self.descriptor, size)
+            memory = self._mapping = mmap.mmap(self.descriptor, size)
         except OSError as error:
             self.close()
             if error.errno not in (errno.ENOMEM, errno.ENOSPC, errno.EFBIG, errno.EINVAL):
                 raise
             advice = "lower batch_size or prefetch_factor"
             raise StorageError(f"no shared memory for {slots} batches of {slot_bytes:,} bytes ({error.strerror}); {advice}", url="memfd:") from error
-        self._bytes = np.frombuffer(memory, np.uint8)
+        self._owner = Lease(np.frombuffer(memory, np.uint8))  # gone before the mapping is, behind the last array that looks at it
+        self._bytes = np.asarray(self._owner)
         self._words = self._bytes[:HEADER_BYTES].view(np.int64)
+
+    def pin(self, pin: Callable[[int, int], Callable[[], None]]) -> None:
+        """Have the memory pinned, every page of it made first, until the mapping goes."""
+        with contextlib.suppress(OSError):  # an older kernel: what pins it makes the pages then
+            self._mapping.madvise(_POPULATE_WRITE)
+        finalize(self._owner, pin(self._bytes.ctypes.data, self._bytes.size)).atexit = False
 
     def view(self, slot: int) -> npt.NDArray[np.uint8]:
         """Return the bytes of a slot."""

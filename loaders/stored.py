@@ -15,7 +15,7 @@ from ..errors import BadRequest
 from ..metrics import LoaderStats
 from . import state as states
 from .batch import Batch
-from .engine import Engine, Settings
+from .engine import Engine, Onward, Settings
 from .engines import make_engine
 from .law import Ordering
 from .mixture import stream_of
@@ -49,13 +49,13 @@ class Stored:
         engine: what turns the plan into batches.
     """
 
-    def __init__(self, dataset: Source, options: TorchOptions, own: OwnOptions, threads: int) -> None:
+    def __init__(self, dataset: Source, options: TorchOptions, own: OwnOptions, threads: int, onward: Onward | None = None) -> None:
         """Decide the plan and compile the transforms.
 
         Raises:
             BadRequest: an argument cannot work, or the transforms do not fit the columns.
         """
-        size = check_stored(options, own.output)
+        size = check_stored(options, own)
         self.place = _place_of(own)
         self.tail = tail_of(own.tail, options.drop_last, self.place.world_size)
         seed = seed_of(own.seed, options.generator)
@@ -80,7 +80,11 @@ class Stored:
             init=options.worker_init_fn,
             threads=threads,
         )
-        self.engine = self._made_engine(own)
+        if onward is None:
+            self.engine = self._made_engine(own)
+        else:
+            self._settings = self._settings._replace(held=onward.held, pin=onward.pin)
+            self.engine = onward.around(self._made_engine(own))
 
     def _made_engine(self, own: OwnOptions) -> Engine:
         """Return what turns the plan into batches; what few loaders need is imported for those."""

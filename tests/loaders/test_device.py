@@ -1,0 +1,263 @@
+"""Batches on their way to a device, over a device that is none: what is copied when, what is held until then, and what is refused without CUDA."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from inside import stored_of
+
+import penstock as ps
+from penstock.loaders import device as devices
+from penstock.loaders.batch import Batch, Ragged
+from penstock.loaders.device import DeviceEngine, Mover, Static, device_of
+from penstock.loaders.engine import Delivered, Engine, Onward
+from penstock.loaders.plan import Plan
+from penstock.metrics import NO_TIME
+
+
+def unowned(array: Any) -> Any:
+    """Return an array over the same memory that does not keep it: what a device has of it is an address."""
+    raw = (ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data)
+    return np.frombuffer(raw, array.dtype).reshape(array.shape)
+
+
+class SlowMover(Mover):
+    """A device that reads the arrays long after it was told to: when somebody waits for the copy, or `lag` copies later. It keeps none of them."""
+
+    def __init__(self, lag: int = 2) -> None:
+        """Have read nothing."""
+        self.lag = lag
+        self.started: list[dict[str, Any]] = []
+        self.log: list[str] = []
+
+    def start(self, batches: list[Batch]) -> dict[str, Any]:
+        """Note what is to be read, by whoever still can."""
+        source = [{name: unowned(value) for name, value in batch.items()} for batch in batches]
+        moving = {"source": source, "made": None, "number": len(self.started)}
+        self.started.append(moving)
+        self.log.append(f"start {moving['number']}")
+        for old in self.started[: -self.lag]:
+            self._read(old)
+        return moving
+
+    def _read(self, moving: dict[str, Any]) -> None:
+        if moving["made"] is None:
+            moving["made"] = [{name: torch.from_numpy(np.array(value)) for name, value in batch.items()} for batch in moving["source"]]
+            moving["source"] = None
+
+    def arrive(self, moving: dict[str, Any]) -> list[Batch]:
+        """Return tensors that are right once the copy is through: here it is made now."""
+        self.log.append(f"arrive {moving['number']}")
+        self._read(moving)
+        made: list[Batch] = moving["made"]
+        return made
+
+    def passed(self, moving: dict[str, Any]) -> bool:
+        """Return whether it was read."""
+        return moving["made"] is not None
+
+    def finish(self, moving: dict[str, Any]) -> None:
+        """Read it now."""
+        self._read(moving)
+
+
+class Told(Engine):
+    """An engine whose batches are numbers, which says when the next one is ready, and fails where it is told to."""
+
+    def __init__(self, ready: Callable[[int], bool], fails: int = -1) -> None:
+        """Have made nothing."""
+        self._ready, self._fails, self.made, self.ended = ready, fails, 0, False
+
+    def epoch(self, plan: Plan, epoch: int, start: int, runs: Any = None) -> Generator[Delivered, None, None]:
+        """Yield a number a batch."""
+        try:
+            for step in range(plan.steps(start)):
+                if step == self._fails:
+                    raise ps.BadData("broken")
+                self.made = step + 1
+                yield Delivered([{"n": np.array([step])}], 1, NO_TIME)
+        finally:
+            self.ended = True
+
+    def ready(self) -> bool:
+        """Say so."""
+        return self._ready(self.made)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def numbers(engine: DeviceEngine, steps: int = 6) -> Iterator[int]:
+    """Yield the numbers that come."""
+    for made in engine.epoch(Plan(rows=steps, batch_size=1), 0, 0):
+        yield from (int(batch["n"][0]) for batch in made.batches)
+
+
+@pytest.mark.parametrize(("ahead", "expected"), [(0, [1, 2, 3, 4, 5, 6]), (1, [2, 3, 4, 5, 6, 6]), (3, [4, 5, 6, 6, 6, 6])])
+def test_ready_batches_are_under_way_before_they_are_asked_for(ahead: int, expected: list[int]) -> None:
+    """With a loader that has them, as many batches as asked are started ahead of the one that is handed out, which come in order."""
+    inner = Told(lambda made: True)
+    engine = DeviceEngine(inner, SlowMover(), ahead)
+    made = [(number, inner.made) for number in numbers(engine)]
+    assert [number for number, _ in made] == list(range(6))
+    assert [count for _, count in made] == expected
+
+
+def test_a_batch_at_hand_waits_for_no_other() -> None:
+    """With a loader that is behind, a batch is handed out as soon as it is there."""
+    inner = Told(lambda made: False)
+    assert [(number, inner.made) for number in numbers(DeviceEngine(inner, SlowMover(), 3))] == [(n, n + 1) for n in range(6)]
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_an_error_comes_in_place_of_its_batch(ready: bool) -> None:
+    """What the engine met while it was ahead is raised behind the batches before it, and its epoch is closed."""
+    inner = Told(lambda made: ready, fails=3)
+    found = numbers(DeviceEngine(inner, SlowMover(), 2))
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ps.BadData, match="broken"):
+        next(found)
+    assert inner.ended
+
+
+def test_an_epoch_that_is_left_waits_for_its_copies() -> None:
+    """Closed in the middle, every copy under way is finished, since the memory it reads goes on to others."""
+    mover = SlowMover(lag=10)
+    found = DeviceEngine(Told(lambda made: True), mover, 3).epoch(Plan(rows=6, batch_size=1), 0, 0)
+    next(found)
+    found.close()
+    assert all(mover.passed(moving) for moving in mover.started)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> ps.Dataset:
+    """Return 400 rows of 1,000 numbers, each its own, and a label."""
+    path: Path = tmp_path_factory.mktemp("rows") / "d"
+    with ps.Writer(path, fields={"x": ps.Array((1000,), "int32"), "n": ps.Scalar("int64")}, shard_size="400KB") as writer:
+        for i in range(400):
+            writer.write({"x": np.full(1000, i, np.int32), "n": i})
+    return ps.Dataset(path)
+
+
+@pytest.fixture
+def pins(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """Have `device="cuda"` be a slow device that is none; return the memory that is pinned at the moment."""
+    pinned: dict[int, int] = {}
+
+    def pin(address: int, size: int) -> Callable[[], None]:
+        pinned[address] = size
+
+        def let_go() -> None:
+            del pinned[address]
+
+        return let_go
+
+    def onward(device: Any, ahead: int) -> Onward:
+        return Onward(held=ahead + 3, pin=pin, around=lambda engine: DeviceEngine(engine, SlowMover(), ahead))
+
+    monkeypatch.setattr(devices, "device_of", lambda asked: torch.device("cuda", 0))
+    monkeypatch.setattr(devices, "onward", onward)
+    return pinned
+
+
+def slow(sample: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as it is; a function is what makes rows costly, so that a batch is cut into parts."""
+    return sample
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+@pytest.mark.parametrize("function", [None, slow])
+def test_no_slot_is_written_while_a_copy_may_read_it(rows: ps.Dataset, pins: dict[int, int], workers: int, ahead: int, function: Any) -> None:
+    """With a device that reads two batches late, and consumers that hold some, every row arrives as it is stored, epoch after epoch."""
+    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0, "map": function}
+    loader = ps.DataLoader(rows, 8, shuffle=True, device="cuda", device_prefetch=ahead, **options)
+    plain = ps.DataLoader(rows, 8, shuffle=True)
+    for _ in range(2):
+        held: list[dict[str, torch.Tensor]] = []
+        for step, (batch, expected) in enumerate(zip(loader, plain, strict=True)):
+            assert torch.equal(batch["n"], expected["n"])
+            held = [*held[-(step % 4) :], batch]
+            for kept in held:
+                assert torch.equal(kept["x"], kept["n"].int()[:, None].expand(-1, 1000))
+    loader.close()
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_the_ring_is_pinned_as_long_as_it_is_there(rows: ps.Dataset, pins: dict[int, int], persistent: bool) -> None:
+    """A ring is pinned whole when it is made, and let go of when the last array over it is gone: behind the epoch, or the loader."""
+    loader = ps.DataLoader(rows, 8, num_workers=1, persistent_workers=persistent, device="cuda")
+    batches = iter(loader)
+    next(batches)
+    (size,) = pins.values()
+    assert size > 4 * 8 * 4008
+    for _ in batches:
+        pass
+    gc.collect()
+    assert len(pins) == persistent
+    loader.close()
+    del loader, batches
+    gc.collect()
+    assert not pins
+
+
+def test_what_is_under_way_is_not_counted(rows: ps.Dataset, pins: dict[int, int]) -> None:
+    """A state counts what the loop was given, though the device is three batches ahead; the rest comes behind a resume."""
+    loader = ps.DataLoader(rows, 8, num_workers=1, device="cuda", device_prefetch=3)
+    for step, _ in enumerate(loader):
+        if step == 9:
+            break
+    state = loader.state_dict()
+    assert state["samples"] == 80
+    again = ps.DataLoader(rows, 8, device="cuda")
+    again.load_state_dict(state)
+    assert [n for batch in again for n in batch["n"].tolist()] == list(range(80, 400))
+
+
+def test_static_buffers_are_the_same_tensors(rows: ps.Dataset, pins: dict[int, int]) -> None:
+    """Every batch comes in the tensors of the first one, and one of another shape is refused with the remedy."""
+    loader = ps.DataLoader(rows, 96, tail="drop", device="cuda", static_buffers=True)
+    found = [(batch["n"].data_ptr(), batch["n"].tolist()) for batch in loader]
+    assert len({place for place, _ in found}) == 1
+    assert [n for _, some in found for n in some] == list(range(384))
+    with pytest.raises(ps.BadRequest, match=r"column 'x' came as \[16, 1000\] behind \[96, 1000\]: use tail='drop' or 'pad'"):
+        list(ps.DataLoader(rows, 96, device="cuda", static_buffers=True))
+
+
+def test_static_buffers_take_no_ragged_columns() -> None:
+    """Rows of unlike length come in runs of unlike length."""
+    with pytest.raises(ps.BadRequest, match="column 'words' has rows of unlike length"):
+        Static()({"words": Ragged(torch.zeros(3), torch.zeros(2))})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_cuda_auto_stays_on_the_host_and_the_rest_is_refused(rows: ps.Dataset) -> None:
+    """'auto' and 'cpu' leave batches where they are; a CUDA device is refused with the remedy, and so is what needs one."""
+    for device in (None, "auto", "cpu", torch.device("cpu")):
+        loader = ps.DataLoader(rows, 8, device=device)
+        assert loader.device == "cpu"
+        assert not isinstance(stored_of(loader).engine, DeviceEngine)
+        assert next(iter(loader))["x"].device.type == "cpu"
+    for wanted in ("cuda", "cuda:1", 0, torch.device("cuda")):
+        with pytest.raises(ps.BadRequest, match="no CUDA device here; use device='auto'"):
+            ps.DataLoader(rows, 8, device=wanted)
+    for options, match in (
+        ({"device": "mps"}, "go to CUDA devices or stay on the host"),
+        ({"device": "gpu"}, "names no device"),
+        ({"device": 1.5}, "names no device"),
+        ({"device": "cuda", "output": "numpy"}, "output='numpy'"),
+        ({"device": "auto", "device_prefetch": -1}, "device_prefetch=-1"),
+        ({"static_buffers": True}, "give device='cuda'"),
+    ):
+        with pytest.raises(ps.BadRequest, match=match):
+            ps.DataLoader(rows, 8, **options)
+    with pytest.raises(ps.BadRequest, match="needs a penstock"):
+        ps.DataLoader([1, 2], device="cuda")
+    assert device_of(None) is None
