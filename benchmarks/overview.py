@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .report import setting
+
 Found = Mapping[str, Any]
 """What `table.result` returns."""
 
@@ -54,7 +56,7 @@ def _ours(part: Found) -> float:
 def _rate(part: Found, name: str) -> str:
     for row in part["best"]:
         if row["loader"] == name:
-            told = f"{row['samples_per_s']:,.0f} ({row['workers']})"
+            told = f"{row['samples_per_s']:,.0f} ({setting(row)})"
             ahead = row["family"] in ("shards", "memmap") and row["samples_per_s"] > _ours(part)
             return f"**{told}**" if ahead else told
     return "absent" if name in part["absent"] else "-"

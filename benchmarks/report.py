@@ -14,12 +14,15 @@ from typing import Any
 from .harness import Run
 from .rivals.registry import Family, Loader
 
-Runs = Mapping[str, Sequence[Run]]
-"""Runs of each configuration, by `key`."""
+Runs = Mapping[str, Mapping[int, Run]]
+"""Runs of each configuration by `key`, each by its round."""
 
 
 SETTING = " with "
-"""Between a loader and the workers with which it failed, in the name of an absence."""
+"""Between a loader and the workers with which it failed, in the name of an absence or a failure."""
+
+FAILED = "*"
+"""Behind a number of workers: a round with it failed, and its figures are those of the others."""
 
 
 def key(workload: str, loader: str, workers: int) -> str:
@@ -36,6 +39,7 @@ class Row:
         family: what it is compared as.
         workers: processes or threads.
         rounds: how many were measured.
+        failed: how many were tried and failed.
         samples_per_s: the rate.
         least: the lowest rate.
         most: the highest.
@@ -49,6 +53,7 @@ class Row:
     family: Family
     workers: int
     rounds: int
+    failed: int
     samples_per_s: float
     least: float
     most: float
@@ -58,13 +63,14 @@ class Row:
     versions: Mapping[str, str]
 
 
-def _row(loader: Loader, workers: int, runs: Sequence[Run]) -> Row:
+def _row(loader: Loader, workers: int, runs: Sequence[Run], failed: int) -> Row:
     rates = [float(run.told["samples_per_s"]) for run in runs]
     return Row(
         loader=loader.name,
         family=loader.family,
         workers=workers,
         rounds=len(runs),
+        failed=failed,
         samples_per_s=statistics.median(rates),
         least=min(rates),
         most=max(rates),
@@ -75,10 +81,10 @@ def _row(loader: Loader, workers: int, runs: Sequence[Run]) -> Row:
     )
 
 
-def rows_of(workload: str, loaders: Sequence[Loader], runs: Runs) -> list[Row]:
-    """Return a row for every configuration that was measured."""
+def rows_of(workload: str, loaders: Sequence[Loader], runs: Runs, failures: Mapping[str, Sequence[str]]) -> list[Row]:
+    """Return a row for every configuration that was measured; `failures` are the last words of rounds that failed, by `key`."""
     return [
-        _row(loader, workers, found)
+        _row(loader, workers, list(found.values()), len(failures.get(key(workload, loader.name, workers), ())))
         for loader in loaders
         for workers in loader.workers
         if workload in loader.workloads and (found := runs.get(key(workload, loader.name, workers)))
@@ -98,9 +104,11 @@ def best_settings(rows: Sequence[Row]) -> list[Row]:
 
 
 def _ratio(workload: str, runs: Runs, ours: Row, theirs: Row) -> dict[str, Any]:
-    """Return the ratio of rates, round by round."""
-    sides = [runs[key(workload, row.loader, row.workers)] for row in (ours, theirs)]
-    each = [one.told["samples_per_s"] / other.told["samples_per_s"] for one, other in zip(*sides, strict=False)]
+    """Return the ratio of rates, round by round; empty when the two never ran in one round."""
+    one, other = (runs[key(workload, row.loader, row.workers)] for row in (ours, theirs))
+    each = [one[turn].told["samples_per_s"] / other[turn].told["samples_per_s"] for turn in one if turn in other]
+    if not each:
+        return {}
     return {"ratio": statistics.median(each), "least": min(each), "most": max(each), "against": f"{theirs.loader} ({theirs.workers})"}
 
 
@@ -133,7 +141,7 @@ def ratios_of(workload: str, rows: Sequence[Row], runs: Runs) -> dict[str, dict[
         found["torch over one memory map, both with 2 workers"] = _ratio(workload, runs, ours_two, theirs_two)
     for limit in (row for row in rows if row.family == "limit"):
         found[limit.loader] = _ratio(workload, runs, ours, limit)
-    return {**found, **_starts(rows)}
+    return {name: ratio for name, ratio in {**found, **_starts(rows)}.items() if ratio}
 
 
 def gathered(absent: Mapping[str, str]) -> dict[str, str]:
@@ -146,6 +154,11 @@ def gathered(absent: Mapping[str, str]) -> dict[str, str]:
         f"{loader}{SETTING}{', '.join(s.removesuffix(' workers') for s in settings)} workers" if settings[0] else loader: reason
         for (loader, reason), settings in groups.items()
     }
+
+
+def setting(row: Mapping[str, Any]) -> str:
+    """Return a row's number of workers, marked when a round failed."""
+    return f"{row['workers']}{FAILED if row.get('failed') else ''}"
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -161,8 +174,9 @@ def markdown(found: Mapping[str, Any]) -> str:
         for row in part["best"]:
             span = f"{row['least']:,.0f} to {row['most']:,.0f}"
             numbers = f"{row['cpu_s_per_1000']:.3g} | {row['peak_mb']:,.0f} | {row['first_batch_s']:.2f}"
-            lines.append(f"| {row['loader']} | {row['workers']} | {row['samples_per_s']:,.0f} | {span} | {numbers} |")
+            lines.append(f"| {row['loader']} | {setting(row)} | {row['samples_per_s']:,.0f} | {span} | {numbers} |")
         lines += [f"| {name} | - | absent | {reason} | - | - | - |" for name, reason in part["absent"].items()]
+        lines += [line for name, reason in part.get("failed", {}).items() for line in ("", f"\\{FAILED} {name}: {reason}")]
         lines += ["", "| ours over | ratio | range of the rounds | against |", "|---|---|---|---|"]
         for name, ratio in part["ratios"].items():
             span = f"{ratio['least']:.2f} to {ratio['most']:.2f}" if "least" in ratio else "-"

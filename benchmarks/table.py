@@ -2,7 +2,8 @@
 
 Each configuration (a loader, a number of workers) runs in a fresh process of its own interpreter; within a workload all of them in turn, again
 and again, so that drift of the machine meets each alike. The data and every loader's own format of them are made once into DIR. Rows are medians;
-ratios are taken within a round. Loaders that are absent or fail are told with the reason, and never count as beaten. See docs/benchmarks.md.
+ratios are taken within a round. Loaders that are absent or fail are told with the reason, and never count as beaten; what was measured of a loader is
+kept whatever becomes of it in another round. See docs/benchmarks.md.
 
     python -m benchmarks.table --data DIR --rounds 5 --json out.json --png out.png [--workloads W1,W4] [--only penstock,spdl] [--scale 0.5]
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -27,13 +29,16 @@ from . import harness
 from .chart import chart
 from .harness import Config, Run
 from .overview import overview
-from .report import SETTING, best_settings, gathered, key, markdown, ratios_of, rows_of
+from .report import FAILED, SETTING, best_settings, gathered, key, markdown, ratios_of, rows_of, setting
 from .rivals.registry import ALL, LOADERS, Loader
 from .rivals.samples import BATCH
 from .workloads import made, source
 
 MAKING_S = 1800.0
 """Most seconds that writing a loader's own format may take."""
+
+MOST_FAILURES = 2
+"""A configuration that has failed so often is not run again: once is bad luck, twice is what it does."""
 
 
 @dataclass(kw_only=True)
@@ -48,8 +53,9 @@ class Campaign:
         warm_s: most time of the warm-up.
         workers: the numbers of workers (or threads) that are tried.
         prune: a rival's setting slower than this part of that rival's best is not run again after the first round; 0 for never.
-        runs: of each configuration.
-        absent: why a loader, or one of its settings, has no row, by workload.
+        runs: of each configuration, by round.
+        failures: the last words of each configuration's rounds that failed.
+        absent: why a loader has no row, by workload.
     """
 
     data: Path
@@ -59,7 +65,8 @@ class Campaign:
     warm_s: float = 3.0
     workers: tuple[int, ...] = (0, 1, 2)
     prune: float = 0.0
-    runs: dict[str, list[Run]] = field(default_factory=dict)
+    runs: dict[str, dict[int, Run]] = field(default_factory=dict)
+    failures: dict[str, list[str]] = field(default_factory=dict)
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def note(self, workload: str, name: str, reason: str) -> None:
@@ -128,17 +135,17 @@ def configurations(campaign: Campaign, workload: str, loaders: Sequence[Loader])
 
 
 def pruned(campaign: Campaign, configs: dict[str, Config], loaders: Sequence[Loader]) -> dict[str, Config]:
-    """Return the configurations worth running again: all of ours, of torch's and of limits, and each rival's settings near its best."""
+    """Return the configurations worth running again: all of ours, of torch's and of limits, and each rival's settings near its best or unmeasured yet."""
     kept = {loader.name for loader in loaders if loader.family != "shards" or loader.environment == "torch"}
-    rate = {name: max((run.told["samples_per_s"] for run in campaign.runs.get(name, [])), default=0.0) for name in configs}
+    rate = {name: max((run.told["samples_per_s"] for run in campaign.runs.get(name, {}).values()), default=math.inf) for name in configs}
     top = {config["loader"]: 0.0 for config in configs.values()}
     for name, config in configs.items():
-        top[config["loader"]] = max(top[config["loader"]], rate[name])
+        top[config["loader"]] = max(top[config["loader"]], rate[name] if name in campaign.runs else 0.0)
     return {n: c for n, c in configs.items() if c["loader"] in kept or rate[n] >= campaign.prune * top[c["loader"]]}
 
 
 def measure(campaign: Campaign, workload: str, loaders: Sequence[Loader]) -> None:
-    """Run a workload: every configuration in turn, `rounds` times; one that fails is noted and not run again."""
+    """Run a workload: every configuration in turn, `rounds` times; a failure is noted and takes away nothing that was measured."""
     print(f"{workload}:", flush=True)
     configs = configurations(campaign, workload, loaders)
     for turn in range(campaign.rounds):
@@ -151,26 +158,45 @@ def measure(campaign: Campaign, workload: str, loaders: Sequence[Loader]) -> Non
             try:
                 run = harness.measure(configs[name])
             except RuntimeError as error:
-                campaign.runs.pop(name, None)
-                campaign.note(workload, f"{configs[name]['loader']}{SETTING}{configs[name]['workers']} workers", last_words(error))
-                del configs[name]
+                words = campaign.failures.setdefault(name, [])
+                words.append(last_words(error))
+                print(f"  {name}: failed in round {turn + 1}: {words[-1]}", flush=True)
+                if len(words) >= MOST_FAILURES:
+                    del configs[name]
                 continue
-            campaign.runs.setdefault(name, []).append(run)
+            campaign.runs.setdefault(name, {})[turn] = run
         print(f"  round {turn + 1} of {campaign.rounds}: {len(configs)} configurations in {time.monotonic() - began:.0f} s", flush=True)
         if turn == 0 and campaign.prune:
             configs = pruned(campaign, configs, loaders)
+
+
+def failed(campaign: Campaign, workload: str, loaders: Sequence[Loader]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the settings that failed whenever they ran, and those that were measured in other rounds, each with what is told of it."""
+    never, sometimes = {}, {}
+    for loader in loaders:
+        for workers in loader.workers:
+            name = key(workload, loader.name, workers)
+            words, runs = campaign.failures.get(name), len(campaign.runs.get(name, {}))
+            told = f"{loader.name}{SETTING}{workers} workers"
+            if words and runs:
+                sometimes[told] = f"{len(words)} of {len(words) + runs} rounds failed: {words[-1]}"
+            elif words:
+                never[told] = words[-1]
+    return never, sometimes
 
 
 def result(campaign: Campaign, workloads: Sequence[str], loaders: Sequence[Loader]) -> dict[str, Any]:
     """Return everything that was found, for JSON."""
     parts = {}
     for workload in workloads:
-        rows = rows_of(workload, loaders, campaign.runs)
+        rows = rows_of(workload, loaders, campaign.runs, campaign.failures)
+        never, sometimes = failed(campaign, workload, loaders)
         parts[workload] = {
             "rows": [asdict(row) for row in rows],
             "best": [asdict(row) for row in best_settings(rows)],
             "ratios": ratios_of(workload, rows, campaign.runs),
-            "absent": gathered(campaign.absent.get(workload, {})),
+            "absent": gathered({**campaign.absent.get(workload, {}), **never}),
+            "failed": gathered(sometimes),
         }
     how = {name: getattr(campaign, name) for name in ("scale", "rounds", "seconds", "warm_s", "workers", "prune")}
     return {"machine": harness.machine(), "campaign": how, "workloads": parts}
@@ -184,10 +210,12 @@ def show(found: dict[str, Any]) -> None:
         for row in part["rows"]:
             span = f"{row['least']:,.0f} to {row['most']:,.0f}"
             numbers = (f"{row['cpu_s_per_1000']:.3g}", f"{row['peak_mb']:,.0f}", f"{row['first_batch_s']:.2f}")
-            table.add_row(row["loader"], str(row["workers"]), str(row["rounds"]), f"{row['samples_per_s']:,.0f}", span, *numbers)
+            table.add_row(row["loader"], setting(row), str(row["rounds"]), f"{row['samples_per_s']:,.0f}", span, *numbers)
         for name, reason in part["absent"].items():
             table.add_row(name, "", "", "absent", reason)
         console.print(table)
+        for name, reason in part.get("failed", {}).items():
+            console.print(f"{FAILED} {name}: {reason}")
         ratios = Table("ours over", "ratio", "range", "against", title=workload)
         for name, ratio in part["ratios"].items():
             span = f"{ratio['least']:.2f} to {ratio['most']:.2f}" if "least" in ratio else ""

@@ -109,6 +109,70 @@ def test_slow_settings_can_be_left_out_after_a_round(measured: list[dict[str, An
     assert measured
 
 
+def failing(monkeypatch: pytest.MonkeyPatch, module: str, workers: int, *rounds: int) -> None:
+    """Have a setting's runs of these rounds fail."""
+    measure, seen = harness.measure, [0]
+
+    def fails(config: dict[str, Any], limit_s: float = 0.0) -> Run:
+        if config["module"] == module and config.get("workers") == workers:
+            seen[0] += 1
+            if seen[0] in rounds:
+                raise RuntimeError("it ended with code -9:\nKilled")
+        return measure(config, limit_s)
+
+    monkeypatch.setattr(harness, "measure", fails)
+
+
+def test_a_failure_takes_away_no_round_that_was_measured(
+    monkeypatch: pytest.MonkeyPatch, measured: list[dict[str, Any]], campaign: table.Campaign
+) -> None:
+    """A setting that fails once keeps its other rounds, is marked with the reason, and its ratios pair rounds in which both sides ran."""
+    failing(monkeypatch, "m.fast", 1, 2)
+    campaign.prune = 0.7
+    table.measure(campaign, "W4", FAKES)
+    found = json.loads(json.dumps(table.result(campaign, ["W4"], FAKES)))
+    part = found["workloads"]["W4"]
+    assert list(campaign.runs["W4 | fast rival | 1"]) == [0, 2]
+    row = next(row for row in part["best"] if row["loader"] == "fast rival")
+    assert (row["workers"], row["rounds"], row["failed"]) == (1, 2, 1)
+    assert part["failed"] == {"fast rival with 1 workers": "1 of 3 rounds failed: Killed"}
+    assert "fast rival" not in str(part["absent"])
+    ratio = part["ratios"]["best loader of shards or files"]
+    assert ratio["least"] == pytest.approx(5)
+    assert ratio["most"] == pytest.approx(5 * 1.3 / 1.2), "third round by third round, in which it ran for the second time"
+    text = overview.overview(found) + report.markdown(found)
+    assert "| fast rival | 1* |" in text
+    assert "(1*) |" in text
+    assert "\\* fast rival with 1 workers: 1 of 3 rounds failed: Killed" in text
+    table.show(found)
+    assert measured
+
+
+def test_a_failure_in_the_first_round_is_not_slowness(
+    monkeypatch: pytest.MonkeyPatch, measured: list[dict[str, Any]], campaign: table.Campaign
+) -> None:
+    """A setting that pruning knows nothing of is run again, and so are those that were measured beside it; what fails twice is given up."""
+    failing(monkeypatch, "m.fast", 1, 1)
+    campaign.prune = 0.7
+    table.measure(campaign, "W4", FAKES)
+    assert list(campaign.runs["W4 | fast rival | 1"]) == [1, 2]
+    assert list(campaign.runs["W4 | fast rival | 2"]) == [0, 1, 2]
+    assert len(campaign.failures["W4 | broken | 0"]) == table.MOST_FAILURES < campaign.rounds
+    assert measured
+
+
+def test_what_never_ran_in_one_round_has_no_ratio(monkeypatch: pytest.MonkeyPatch, measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """Two that were measured in different rounds met different states of the machine, and are not divided."""
+    campaign.rounds = 2
+    failing(monkeypatch, "m.ours", 0, 2)
+    failing(monkeypatch, "m.limit", 1, 1)
+    table.measure(campaign, "W4", FAKES)
+    ratios = table.result(campaign, ["W4"], FAKES)["workloads"]["W4"]["ratios"]
+    assert "best loader of shards or files" in ratios
+    assert "limit: none" not in ratios
+    assert measured
+
+
 def test_only_the_loaders_asked_for_run(monkeypatch: pytest.MonkeyPatch, measured: list[dict[str, Any]], tmp_path: Path) -> None:
     """`--only` and `--workers` narrow the campaign; JSON, picture and markdown are written, and the result can be shown again."""
     monkeypatch.setattr(table, "LOADERS", FAKES)
