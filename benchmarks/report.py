@@ -7,7 +7,7 @@ machine, and told as the median of the rounds with its range.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,25 +103,36 @@ def best_settings(rows: Sequence[Row]) -> list[Row]:
     return sorted(fastest, key=lambda row: -row.samples_per_s)
 
 
-def _ratio(workload: str, runs: Runs, ours: Row, theirs: Row) -> dict[str, Any]:
-    """Return the ratio of rates, round by round; empty when the two never ran in one round."""
+def _rate(run: Run) -> float:
+    return float(run.told["samples_per_s"])
+
+
+def _first_batch_s(run: Run) -> float:
+    return float(run.told["first_batch_s"])
+
+
+def _peak_bytes(run: Run) -> float:
+    return float(run.peak_bytes)
+
+
+def _ratio(workload: str, runs: Runs, ours: Row, theirs: Row, figure: Callable[[Run], float] = _rate) -> dict[str, Any]:
+    """Return the ratio of a figure, round by round; empty when the two never ran in one round."""
     one, other = (runs[key(workload, row.loader, row.workers)] for row in (ours, theirs))
-    each = [one[turn].told["samples_per_s"] / other[turn].told["samples_per_s"] for turn in one if turn in other]
+    each = [figure(one[turn]) / figure(other[turn]) for turn in one if turn in other]
     if not each:
         return {}
     return {"ratio": statistics.median(each), "least": min(each), "most": max(each), "against": f"{theirs.loader} ({theirs.workers})"}
 
 
-def _starts(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def _starts(workload: str, rows: Sequence[Row], runs: Runs) -> dict[str, dict[str, Any]]:
     """Return first batch and peak memory over torch's at the same number of workers: over the best of its ways."""
     found = {}
     for row in rows:
         torch = [other for other in rows if other.loader.startswith("torch") and other.workers == row.workers]
         if row.family == "ours" and torch:
             first, small = min(torch, key=lambda other: other.first_batch_s), min(torch, key=lambda other: other.peak_mb)
-            ratio = {"ratio": row.first_batch_s / first.first_batch_s, "against": first.loader}
-            found[f"time to first batch, {row.workers} workers, over torch's"] = ratio
-            found[f"peak memory, {row.workers} workers, over torch's"] = {"ratio": row.peak_mb / small.peak_mb, "against": small.loader}
+            found[f"time to first batch, {row.workers} workers, over torch's"] = _ratio(workload, runs, row, first, _first_batch_s)
+            found[f"peak memory, {row.workers} workers, over torch's"] = _ratio(workload, runs, row, small, _peak_bytes)
     return found
 
 
@@ -141,7 +152,7 @@ def ratios_of(workload: str, rows: Sequence[Row], runs: Runs) -> dict[str, dict[
         found["torch over one memory map, both with 2 workers"] = _ratio(workload, runs, ours_two, theirs_two)
     for limit in (row for row in rows if row.family == "limit"):
         found[limit.loader] = _ratio(workload, runs, ours, limit)
-    return {name: ratio for name, ratio in {**found, **_starts(rows)}.items() if ratio}
+    return {name: ratio for name, ratio in {**found, **_starts(workload, rows, runs)}.items() if ratio}
 
 
 def gathered(absent: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import venv
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,20 @@ def test_a_failure_in_the_first_round_is_not_slowness(
     assert list(campaign.runs["W4 | fast rival | 1"]) == [1, 2]
     assert list(campaign.runs["W4 | fast rival | 2"]) == [0, 1, 2]
     assert len(campaign.failures["W4 | broken | 0"]) == table.MOST_FAILURES < campaign.rounds
+    assert measured
+
+
+def test_first_batch_and_memory_are_compared_within_rounds(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """Where a round is slow for both sides their ratio is not, and the range of the rounds is told; medians taken apart would say otherwise."""
+    table.measure(campaign, "W4", (OURS, MEMMAP))
+    ours_s, theirs_s, ours_mb, theirs_mb = (3.0, 6.0, 4.0), (2.0, 6.0, 1.0), (30, 10, 80), (10, 40, 20)
+    for turn in range(3):
+        for name, seconds, size_mb in (("ours", ours_s, ours_mb), ("torch map", theirs_s, theirs_mb)):
+            runs = campaign.runs[f"W4 | {name} | 2"]
+            runs[turn] = replace(runs[turn], told={**runs[turn].told, "first_batch_s": seconds[turn]}, peak_bytes=size_mb[turn] * 10**6)
+    ratios = table.result(campaign, ["W4"], (OURS, MEMMAP))["workloads"]["W4"]["ratios"]
+    assert ratios["time to first batch, 2 workers, over torch's"] == {"ratio": 1.5, "least": 1.0, "most": 4.0, "against": "torch map (2)"}
+    assert ratios["peak memory, 2 workers, over torch's"] == {"ratio": 3.0, "least": 0.25, "most": 4.0, "against": "torch map (2)"}
     assert measured
 
 
