@@ -25,6 +25,10 @@ FAILED = "*"
 """Behind a number of workers: a round with it failed, and its figures are those of the others."""
 
 
+OTHERS: tuple[Family, ...] = ("shards", "memmap")
+"""What counts as another loader."""
+
+
 def key(workload: str, loader: str, workers: int) -> str:
     """Return the name of a configuration."""
     return f"{workload} | {loader} | {workers}"
@@ -124,6 +128,17 @@ def _ratio(workload: str, runs: Runs, ours: Row, theirs: Row, figure: Callable[[
     return {"ratio": statistics.median(each), "least": min(each), "most": max(each), "against": f"{theirs.loader} ({theirs.workers})"}
 
 
+def ahead(loader: str) -> str:
+    """Return the name of our ratio over a loader that is ahead of us in rate."""
+    return f"rate, over {loader}"
+
+
+def _ahead(workload: str, rows: Sequence[Row], runs: Runs, ours: Row) -> dict[str, dict[str, Any]]:
+    """Return our rate over that of each loader whose best setting is ahead of ours; limits are no loaders."""
+    faster = [row for row in best_settings(rows) if row.family in OTHERS and row.samples_per_s > ours.samples_per_s]
+    return {ahead(row.loader): _ratio(workload, runs, ours, row) for row in faster}
+
+
 def _starts(workload: str, rows: Sequence[Row], runs: Runs) -> dict[str, dict[str, Any]]:
     """Return first batch and peak memory over torch's at the same number of workers: over the best of its ways."""
     found = {}
@@ -152,7 +167,8 @@ def ratios_of(workload: str, rows: Sequence[Row], runs: Runs) -> dict[str, dict[
         found["torch over one memory map, both with 2 workers"] = _ratio(workload, runs, ours_two, theirs_two)
     for limit in (row for row in rows if row.family == "limit"):
         found[limit.loader] = _ratio(workload, runs, ours, limit)
-    return {name: ratio for name, ratio in {**found, **_starts(workload, rows, runs)}.items() if ratio}
+    found |= {**_ahead(workload, rows, runs, ours), **_starts(workload, rows, runs)}
+    return {name: ratio for name, ratio in found.items() if ratio}
 
 
 def gathered(absent: Mapping[str, str]) -> dict[str, str]:

@@ -249,14 +249,33 @@ def test_the_overview_has_each_loader_once_and_every_loss(measured: list[dict[st
     part = found["workloads"]["W4"]
     faster = next(row for row in part["best"] if row["family"] == "shards")
     faster["samples_per_s"] = 1e9
-    part["ratios"]["peak memory, 0 workers, over torch's"] = {"ratio": 1.21, "against": "torch"}
+    part["ratios"]["peak memory, 0 workers, over torch's"] = {"ratio": 1.21, "least": 1.1, "most": 1.3, "against": "torch"}
     part["ratios"]["time to first batch, 0 workers, over torch's"] = {"ratio": 1.004, "against": "torch"}
-    losses = overview.overview(found).partition("where we lose")[2]
-    assert f"| W4: rate | 0.00 | {faster['loader']} ({faster['workers']}) |" in losses
-    assert "| W4: peak memory, 0 workers, over torch's | 1.21 | torch |" in losses
+    losses = overview.overview(found).partition("| behind: in rate, any loader")[2].partition("\n")[2]
+    assert f"| W4: rate | 0.00 | - | {faster['loader']} ({faster['workers']}) |" in losses
+    assert "| W4: peak memory, 0 workers, over torch's | 1.21 | 1.10 to 1.30 | torch |" in losses
     assert "first batch" not in losses
     assert "limit" not in losses
     assert f"**1,000,000,000 ({faster['workers']})**" in overview.overview(found)
+    assert measured
+
+
+def test_each_loader_ahead_of_ours_is_told_with_its_range(
+    monkeypatch: pytest.MonkeyPatch, measured: list[dict[str, Any]], campaign: table.Campaign
+) -> None:
+    """Every loader whose best setting is faster than our best has its own row, by rounds; when there is none, and no other loss, that is said."""
+    monkeypatch.setitem(RATES, "m.fast", 4000.0)
+    monkeypatch.setitem(RATES, "m.torch", 1250.0)
+    table.measure(campaign, "W4", FAKES)
+    found = table.result(campaign, ["W4"], FAKES)
+    lines = overview.overview(found).splitlines()
+    assert "| W4: rate | 0.50 | 0.50 to 0.50 | fast rival (1) |" in lines
+    assert "| W4: rate | 0.80 | 0.80 to 0.80 | torch map (0) |" in lines
+    assert "| rate, over torch map | 0.80 | 0.80 to 0.80 | torch map (0) |" in report.markdown(found)
+    for name in RATES:
+        monkeypatch.setitem(RATES, name, 1.0)
+    table.measure(campaign, "W4", FAKES)
+    assert "No loader is ahead of us in rate" in overview.overview(table.result(campaign, ["W4"], FAKES))
     assert measured
 
 
