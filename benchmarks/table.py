@@ -223,8 +223,8 @@ def show(found: dict[str, Any]) -> None:
         console.print(ratios)
 
 
-def parsed() -> argparse.Namespace:
-    """Return what the command line asks for."""
+def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what the command line asks for, or these words."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description="All loaders side by side; see docs/benchmarks.md.")
     parser.add_argument("--data", type=Path, required=True, help="folder for the data, kept for the next time")
     parser.add_argument("--workloads", default=",".join(ALL))
@@ -239,7 +239,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--png", type=Path)
     parser.add_argument("--markdown", type=Path, help="file for the tables as the README shows them")
     parser.add_argument("--from-json", type=Path, help="show an earlier result again, and measure nothing")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def chosen(asked: argparse.Namespace) -> list[Loader]:

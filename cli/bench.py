@@ -2,7 +2,8 @@
 
 Each measurement is a fresh process (`bench_one`); the numbers of workers take turns, round after round, so that a machine that drifts drifts for all; what
 is told are medians. The loader has its defaults, and the page cache is as warm as the rounds make it: what is measured is the loader, not the disk.
-On a terminal a table is kept up to date; elsewhere each measurement is a line.
+On a terminal a table is kept up to date; elsewhere each measurement is a line. The result is written as JSON and as a picture, into the current folder
+unless the user names other files; minutes of measuring are not lost with the screen.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from rich.table import Table
 
 from ..errors import BadRequest, StorageError, WorkerFailed
 from ..shards.storage import atomic_write
-from .bench_rivals import DATA
+from .bench_machine import machine
+from .bench_rivals import DATA, TABLE, Files
 from .bench_rivals import rivals as all_loaders
 from .chart import Bar, Panel, draw_bars
 from .tables import console, table
@@ -35,6 +37,15 @@ ALIKE = 0.03
 
 BATCH = 256
 """Rows of a batch unless the user says otherwise."""
+
+ROUNDS = 3
+"""How often each number of workers is measured unless the user says otherwise."""
+
+SECONDS = 3.0
+"""Of one measurement, likewise."""
+
+PLAIN = Files("penstock-bench.json", "penstock-bench.png")
+"""What is written into the current folder unless the user names other files."""
 
 LIMIT_S = 600.0
 """Seconds that one measurement may take, beside its own."""
@@ -140,58 +151,68 @@ def bench(
         str | None, typer.Option(metavar="FILE.py:NAME", help="Your transforms: a dict from column to ops, or a function that returns it.")
     ] = None,
     columns: Annotated[str | None, typer.Option(metavar="A,B,...", help="The columns to read.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each number of workers is measured.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.05, help="Of one measurement.")] = 3.0,
-    report: Annotated[str | None, typer.Option(metavar="FILE", help="Write the result as JSON into a file too.")] = None,
-    png: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the rates as bars into a PNG file.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help=f"How often each number of workers is measured; {ROUNDS} unless given, 5 with --rivals.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.05, help=f"Of one measurement; {SECONDS:g} unless given, 4 with --rivals.")] = None,
+    report: Annotated[
+        str | None, typer.Option(metavar="FILE", help=f"The result as JSON; {PLAIN.report} unless given, {TABLE.report} with --rivals.")
+    ] = None,
+    png: Annotated[str | None, typer.Option(metavar="FILE", help=f"The rates as bars; {PLAIN.png} unless given, {TABLE.png} with --rivals.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     rivals: Annotated[bool, typer.Option("--rivals", help="In a checkout: measure all loaders side by side instead, for hours.")] = False,
     data: Annotated[str | None, typer.Option(metavar="DIR", help=f"With --rivals: where its data are kept; {DATA} unless given.")] = None,
+    markdown: Annotated[str | None, typer.Option(metavar="FILE", help=f"With --rivals: its tables; {TABLE.markdown} unless given.")] = None,
 ) -> None:
     """Measure the loader on a dataset with your transforms at several numbers of workers, and say which is best."""
-    _check({"PATH": path, "--transforms": transforms, "--columns": columns, "--batch-size": batch_size}, data, rivals=rivals)
-    _check_files(report, png)
+    _check(
+        {"PATH": path, "--transforms": transforms, "--columns": columns, "--batch-size": batch_size},
+        {"--data": data, "--markdown": markdown},
+        rivals=rivals,
+    )
+    usual = TABLE if rivals else PLAIN
+    files = Files(report or usual.report, png or usual.png, markdown or usual.markdown)
+    _check_files(*files)
+    settings = None if workers is None else numbers_of(workers)
     if rivals or path is None:
-        settings = None if workers is None else numbers_of(workers)
-        table_of_all = all_loaders(data=data or DATA, rounds=rounds, seconds=seconds, workers=settings, report=report, png=png, quiet=as_json)
+        found = all_loaders(data=data or DATA, rounds=rounds, seconds=seconds, workers=settings, files=files, quiet=as_json)
+        _announce(files, as_json=as_json)
         if as_json:
-            typer.echo(_text(table_of_all))
+            typer.echo(_text(found))
         return
-    tried = numbers_of(workers) if workers is not None else sorted({0, *(1 << i for i in range((os.cpu_count() or 1).bit_length()))})
+    tried = settings or sorted({0, *(1 << i for i in range((os.cpu_count() or 1).bit_length()))})
     chosen = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
-    config = {"path": path, "batch_size": batch_size or BATCH, "transforms": transforms, "columns": chosen, "seconds": seconds}
-    rows = _campaign(config, tried, rounds, quiet=as_json)
-    found = {**config, "cores": os.cpu_count(), "settings": rows, "best_workers": int(best_of(rows)["workers"])}
-    _save(found, report)
-    if png is not None:
-        drawn = io.BytesIO()
-        picture(path, rows).save(drawn, "PNG")
-        atomic_write(Path(png), drawn.getvalue())
+    config = {"path": path, "batch_size": batch_size or BATCH, "transforms": transforms, "columns": chosen, "seconds": seconds or SECONDS}
+    rows = _campaign(config, tried, rounds or ROUNDS, quiet=as_json)
+    found = {"machine": machine(), **config, "settings": rows, "best_workers": int(best_of(rows)["workers"])}
+    _save(found, files)
+    _announce(files, as_json=as_json)
     typer.echo(_text(found) if as_json else advice(rows))
 
 
-def _check(given: Mapping[str, object], data: str | None, *, rivals: bool) -> None:
+def _check(plain: Mapping[str, object], of_rivals: Mapping[str, object], *, rivals: bool) -> None:
     """Refuse options that do not go together.
 
     Raises:
         BadRequest: they do not.
     """
-    named = [name for name, value in given.items() if value is not None]
+    named = [name for name, value in plain.items() if value is not None]
     if rivals and named:
         raise BadRequest(f"--rivals measures data of its own; leave out {', '.join(named)}")
-    if not rivals and given["PATH"] is None:
+    if not rivals and plain["PATH"] is None:
         raise BadRequest("name a dataset (PATH) to measure, or --rivals for all loaders side by side")
-    if not rivals and data is not None:
-        raise BadRequest(f"--data {data!r} goes with --rivals")
+    for name, value in of_rivals.items():
+        if not rivals and value is not None:
+            raise BadRequest(f"{name} {value!r} goes with --rivals")
 
 
-def _check_files(*files: str | None) -> None:
+def _check_files(*files: str) -> None:
     """Refuse files that cannot be written.
 
     Raises:
         StorageError: their folder does not let them.
     """
-    for folder in (Path(file).parent for file in files if file is not None):
+    for folder in (Path(file).parent for file in files if file):
         if not os.access(folder, os.W_OK):
             raise StorageError("no file can be written in this folder; name another before minutes are spent on measuring", url=folder)
 
@@ -200,9 +221,17 @@ def _text(found: Mapping[str, Any]) -> str:
     return json.dumps(found, indent=2, ensure_ascii=False)
 
 
-def _save(found: Mapping[str, Any], report: str | None) -> None:
-    if report is not None:
-        atomic_write(Path(report), _text(found).encode() + b"\n")
+def _save(found: Mapping[str, Any], files: Files) -> None:
+    """Write the report and the picture."""
+    atomic_write(Path(files.report), _text(found).encode() + b"\n")
+    drawn = io.BytesIO()
+    picture(found["path"], found["settings"]).save(drawn, "PNG")
+    atomic_write(Path(files.png), drawn.getvalue())
+
+
+def _announce(files: Files, *, as_json: bool) -> None:
+    """Say what was written, where it is no part of the result."""
+    typer.echo(f"written: {', '.join(file for file in files if file)}", err=as_json)
 
 
 def _campaign(config: Mapping[str, Any], tried: Sequence[int], rounds: int, *, quiet: bool) -> list[dict[str, float]]:

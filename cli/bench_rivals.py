@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import BadRequest, WorkerFailed
 
@@ -25,22 +24,40 @@ DATA = "demo_out/bench"
 PRUNE = "0.7"
 """As `make table` has it: a rival's settings slower than this part of its best are measured in the first round only."""
 
+WARM = 3 / 4
+"""Of the seconds of a measurement: most of its warm-up, in the table's own proportion."""
+
 _STDERR = 2
 """Where the program's words go when standard output is for the result alone."""
 
 
-def rivals(
-    *, data: str, rounds: int, seconds: float, workers: Sequence[int] | None, report: str | None, png: str | None, quiet: bool
-) -> dict[str, Any]:
-    """Run the table and return what it found.
+class Files(NamedTuple):
+    """What a measurement is written into.
+
+    Attributes:
+        report: the result as JSON.
+        png: the chart.
+        markdown: the tables; empty for none.
+    """
+
+    report: str
+    png: str
+    markdown: str = ""
+
+
+TABLE = Files("penstock-rivals.json", "penstock-rivals.png", "penstock-rivals.md")
+"""What the table is written into unless the user names other files."""
+
+
+def rivals(*, data: str, rounds: int | None, seconds: float | None, workers: Sequence[int] | None, files: Files, quiet: bool) -> dict[str, Any]:
+    """Run the table and return what it found; what is None is as the table itself has it.
 
     Args:
         data: folder for the data, made at the first time and kept.
         rounds: how often each configuration runs.
         seconds: least time of one measurement.
-        workers: numbers of workers to try; the table's own without.
-        report: file for the result, written after every workload, so that an interrupted campaign keeps what it has.
-        png: file for the chart.
+        workers: numbers of workers to try.
+        files: for the result, which is written after every workload, so that an interrupted campaign keeps what it has, for the chart and the tables.
         quiet: keep standard output free.
 
     Raises:
@@ -51,14 +68,14 @@ def rivals(
         raise BadRequest(
             "--rivals runs from a checkout of the repository, and this is an installed package; clone it, then `make rivals` and `make table` there"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder, "table.json") if report is None else Path(report).resolve()
-        command = [sys.executable, "-m", "benchmarks.table", "--data", str(Path(data).resolve()), "--prune", PRUNE, "--json", str(told)]
-        command += ["--rounds", str(rounds), "--seconds", str(seconds), "--warm", str(seconds * 3 / 4)]
-        command += [] if workers is None else ["--workers", ",".join(map(str, workers))]
-        command += [] if png is None else ["--png", str(Path(png).resolve())]
-        code = subprocess.run(command, cwd=ROOT, stdout=_STDERR if quiet else None, check=False).returncode  # noqa: S603  (our own)
-        if code or not told.is_file():
-            raise WorkerFailed(f"the table ended with code {code}; what went wrong stands above", stage="bench")
-        found: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+    report, png, markdown = (str(Path(file).resolve()) for file in files)
+    command = [sys.executable, "-m", "benchmarks.table", "--data", str(Path(data).resolve()), "--prune", PRUNE]
+    command += ["--json", report, "--png", png, "--markdown", markdown]
+    command += [] if rounds is None else ["--rounds", str(rounds)]
+    command += [] if seconds is None else ["--seconds", str(seconds), "--warm", str(seconds * WARM)]
+    command += [] if workers is None else ["--workers", ",".join(map(str, workers))]
+    code = subprocess.run(command, cwd=ROOT, stdout=_STDERR if quiet else None, check=False).returncode  # noqa: S603  (our own)
+    if code or not Path(report).is_file():
+        raise WorkerFailed(f"the table ended with code {code}; what went wrong stands above", stage="bench")
+    found: dict[str, Any] = json.loads(Path(report).read_text(encoding="utf-8"))
     return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import penstock as ps
-from penstock.cli.app import app
+from benchmarks import table
+from penstock.cli import bench_machine, bench_rivals
+from penstock.cli.app import app, command_function
 from penstock.cli.bench import advice, best_of, measured, medians, numbers_of
 from penstock.cli.bench_one import find
 from penstock.cli.chart import Bar, Panel, draw_bars
@@ -23,6 +26,14 @@ from penstock.errors import BadRequest, WorkerFailed
 def run(*arguments: object) -> Result:
     """Run the command line in this process."""
     return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have every test start in an empty folder, where what is written by default lands."""
+    path = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +100,8 @@ def test_a_dataset_is_measured(rows: Path, tmp_path: Path) -> None:
     assert [(row["workers"], row["rounds"]) for row in told["settings"]] == [(0, 2), (1, 2)]
     assert all(row["lowest"] <= row["samples_per_s"] <= row["highest"] and row["first_batch_s"] > 0 for row in told["settings"])
     assert told["best_workers"] in {0, 1}
+    assert {"date", "processor", "cores", "python"} <= set(told["machine"])
+    assert {"penstock", "torch", "numpy"} <= set(told["machine"]["versions"])
     with Image.open(tmp_path / "r.png") as picture:
         assert picture.format == "PNG"
         assert picture.width > picture.height > 100
@@ -100,6 +113,25 @@ def test_without_a_terminal_each_measurement_is_a_line(rows: Path) -> None:
     assert lines[0].startswith("round 1 of 1, 0 workers: ")
     assert any("samples/s" in line and "first batch" in line for line in lines)
     assert lines[-1].startswith("best: num_workers=0 (")
+
+
+def test_what_is_found_is_kept_unasked(rows: Path, here: Path) -> None:
+    """Report and picture are written into the current folder, which is said: on stderr when standard output is for the result."""
+    plain = run(rows, "--workers", "0", "--rounds", 1, "--seconds", 0.05)
+    assert "written: penstock-bench.json, penstock-bench.png" in plain.stdout.splitlines()
+    told = run(rows, "--workers", "0", "--rounds", 1, "--seconds", 0.05, "--json")
+    assert "written: penstock-bench.json, penstock-bench.png" in told.stderr
+    assert json.loads(told.stdout) == json.loads((here / "penstock-bench.json").read_text())
+    assert sorted(path.name for path in here.iterdir()) == ["penstock-bench.json", "penstock-bench.png"]
+
+
+def test_a_machine_that_tells_little_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a list of processors there is the architecture, and a package that is not installed has no version."""
+    monkeypatch.setattr(bench_machine, "CPUINFO", tmp_path / "none")
+    monkeypatch.setattr(bench_machine, "PACKAGES", ("penstock", "no-such-package"))
+    told = bench_machine.machine()
+    assert told["processor"] == platform.machine()
+    assert list(told["versions"]) == ["penstock"]
 
 
 def test_the_users_transforms_are_what_is_measured(tmp_path: Path) -> None:
@@ -140,7 +172,7 @@ def test_refusals_of_the_loader_arrive(rows: Path, tmp_path: Path) -> None:
 TABLE = """
 import argparse, json, pathlib
 parser = argparse.ArgumentParser()
-for name in ("data", "prune", "json", "rounds", "seconds", "warm", "workers", "png"):
+for name in ("data", "prune", "json", "rounds", "seconds", "warm", "workers", "png", "markdown"):
     parser.add_argument(f"--{name}")
 given = vars(parser.parse_args())
 print("a line of the table")
@@ -168,6 +200,26 @@ def test_rivals_are_measured_by_the_checkouts_table(checkout: Path, tmp_path: Pa
     assert told == json.loads((tmp_path / "r.json").read_text())
     assert (told["data"], told["png"]) == (str(tmp_path / "data"), str(tmp_path / "c.png"))
     assert (told["rounds"], float(told["seconds"]), float(told["warm"]), told["workers"]) == ("2", 4.0, 3.0, "0,2")
+    assert told["prune"] == "0.7"
+
+
+def test_rivals_are_measured_as_the_table_has_it(checkout: Path, here: Path) -> None:
+    """What is not asked for is left to the table's own defaults, and its result, chart and tables are kept in the current folder."""
+    assert checkout.is_dir()
+    done = run("--rivals", "--json")
+    told = json.loads(done.stdout)
+    assert [told[name] for name in ("rounds", "seconds", "warm", "workers")] == [None] * 4
+    assert [told[name] for name in ("json", "png", "markdown")] == [str(here / f"penstock-rivals.{kind}") for kind in ("json", "png", "md")]
+    assert "written: penstock-rivals.json, penstock-rivals.png, penstock-rivals.md" in done.stderr
+
+
+def test_the_help_tells_the_tables_own_defaults() -> None:
+    """What `--help` says of `--rivals` is what the program in the checkout does when it is told nothing."""
+    campaign = table.parsed(["--data", "x"])
+    options = get_type_hints(command_function("bench"), include_extras=True)
+    for name, value in (("rounds", campaign.rounds), ("seconds", campaign.seconds)):
+        assert f"{value:g} with --rivals" in options[name].__metadata__[0].help
+    assert campaign.warm == campaign.seconds * bench_rivals.WARM
 
 
 def test_a_table_that_fails_is_told(checkout: Path, tmp_path: Path) -> None:
@@ -185,7 +237,8 @@ def test_a_table_that_fails_is_told(checkout: Path, tmp_path: Path) -> None:
         ((), "name a dataset"),
         (("x", "--rivals"), "leave out PATH"),
         (("--rivals", "--batch-size", "8"), "leave out --batch-size"),
-        (("x", "--data", "d"), "goes with --rivals"),
+        (("x", "--data", "d"), "--data 'd' goes with --rivals"),
+        (("x", "--markdown", "m"), "--markdown 'm' goes with --rivals"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(arguments: tuple[str, ...], message: str) -> None:
