@@ -25,6 +25,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ..errors import BadRequest, StorageError, WorkerFailed
+from ..loaders.faults import rebuild
 from ..shards.storage import atomic_write
 from .bench_machine import machine
 from .bench_rivals import DATA, TABLE, Files
@@ -100,7 +101,7 @@ def measured(config: Mapping[str, Any]) -> dict[str, float]:
     """Return what a fresh process measures.
 
     Raises:
-        BadRequest: the loader refused the dataset or the transforms.
+        PenstockError: what the loader met: a request or data that it refuses, storage that fails, a worker that died.
         WorkerFailed: the process failed, or took too long.
     """
     command = [sys.executable, "-W", "ignore", "-m", f"{__package__}.bench_one", json.dumps({**config, "began": time.time()})]
@@ -112,7 +113,7 @@ def measured(config: Mapping[str, Any]) -> dict[str, float]:
     lines = done.stdout.strip().splitlines()
     told = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     if "error" in told:
-        raise BadRequest(told["error"])
+        raise rebuild(told["error"])
     if done.returncode or not told:
         raise WorkerFailed(f"measuring {config['workers']} workers ended with code {done.returncode}: {done.stderr.strip()[-800:]}", stage="bench")
     return {str(name): float(value) for name, value in told.items()}

@@ -1,7 +1,7 @@
 """The program behind one measurement of `penstock bench`: a fresh process that builds the loader, runs it and prints what it measured as JSON.
 
-It is given its configuration as JSON on its command line. Nothing is imported before `main`: torch is what the loader brings. A refusal is printed as
-`{"error": message}`, and the exit code is then 1.
+It is given its configuration as JSON on its command line. Nothing is imported before `main`: torch is what the loader brings. An error of ours is printed as
+`{"error": what loaders.faults tells of it}`, so that it arrives as what it is, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ import sys
 import time
 from typing import Any
 
-from ..errors import BadRequest, PenstockError
+from ..errors import BadRequest, PenstockError, WorkerFailed
+from ..loaders.faults import describe
+
+STAGE = "bench"
+"""Where an error is said to have happened that does not know."""
 
 
 def find(place: str) -> Any:
@@ -72,7 +76,10 @@ def main() -> None:
     try:
         print_line(measure(json.loads(sys.argv[1])))
     except PenstockError as error:
-        print_line({"error": str(error)})
+        told = describe(error, STAGE)
+        if isinstance(error, WorkerFailed):  # the worker's own words, or none; this process adds nothing to them
+            told["traceback"] = error.traceback
+        print_line({"error": told})
         raise SystemExit(1) from None
 
 

@@ -20,7 +20,7 @@ from penstock.cli.app import app, command_function
 from penstock.cli.bench import advice, best_of, measured, medians, numbers_of
 from penstock.cli.bench_one import find
 from penstock.cli.chart import Bar, Panel, draw_bars
-from penstock.errors import BadRequest, WorkerFailed
+from penstock.errors import BadData, BadRequest, NotADataset, StorageError, WorkerFailed
 
 
 def run(*arguments: object) -> Result:
@@ -259,6 +259,45 @@ def test_what_cannot_end_well_is_refused_first(rows: Path, tmp_path: Path) -> No
         done = run(rows, "--workers", 0, "--seconds", 60, option, tmp_path / "nowhere" / "file")
         assert done.exit_code == 1
         assert "no file can be written in this folder" in done.stderr
+
+
+OPS = """
+import os
+import penstock as ps
+from penstock.errors import StorageError
+
+def full():
+    raise StorageError("the disk is full", url="s3://bucket/x", attempts=3)
+
+class Die(ps.transforms.Op):
+    parent = os.getpid()
+    def declare(self, given):
+        return given
+    def apply(self, value, given, rng):
+        return value if os.getpid() == self.parent else os._exit(9)
+
+dying = {"x": [Die()]}
+"""
+
+
+def test_an_error_arrives_as_what_it_is(rows: Path, tmp_path: Path) -> None:
+    """Damaged data, storage that fails, a dead worker and a path that is none keep their class, place and words on the way out of the process."""
+    (tmp_path / "ops.py").write_text(OPS)
+    config = {"path": str(rows), "batch_size": 4, "transforms": None, "columns": None, "seconds": 0.05, "workers": 0}
+    with pytest.raises(StorageError, match="the disk is full") as full:
+        measured({**config, "transforms": f"{tmp_path / 'ops.py'}:full"})
+    assert (full.value.url, full.value.attempts) == ("s3://bucket/x", 3)
+    with pytest.raises(NotADataset, match="none"):
+        measured({**config, "path": str(tmp_path / "none")})
+    with ps.Writer(tmp_path / "torn", fields={"image": ps.Image("jpeg")}) as writer:
+        writer.write({"image": b"\xff\xd8\xff nothing that an image begins with"})
+    (tmp_path / "sized.py").write_text("import penstock as ps\nOPS = {'image': [ps.transforms.Resize((8, 8))]}\n")
+    with pytest.raises(BadData, match="row 0, field image") as torn:
+        measured({**config, "path": str(tmp_path / "torn"), "transforms": f"{tmp_path / 'sized.py'}:OPS"})
+    assert (torn.value.row, torn.value.field) == (0, "image")
+    with pytest.raises(WorkerFailed, match="workers died without finishing a task") as dead:
+        measured({**config, "workers": 1, "seconds": 5, "transforms": f"{tmp_path / 'ops.py'}:dying"})
+    assert "Traceback" not in str(dead.value), "the worker was gone before it could tell one, and whose it is otherwise is no matter"
 
 
 def test_a_program_that_fails_says_how(rows: Path, tmp_path: Path) -> None:
