@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .report import OTHERS, ahead, setting
+from .report import BOTH_WITH, OTHERS, ahead, setting
 
 Found = Mapping[str, Any]
 """What `table.result` returns."""
@@ -16,7 +16,7 @@ Found = Mapping[str, Any]
 RATIOS = {
     "best loader of shards or files": "the best loader of shards or files",
     "best of torch over one memory map": "the best of torch over one memory map",
-    "torch over one memory map, both with 2 workers": "the same, both with 2 workers",
+    BOTH_WITH: "the same, both with ",
     "limit: whole images decoded": "the limit, whole images decoded",
     "limit: regions decoded": "the limit, regions decoded",
     "limit: fused kernel": "the limit, fused kernel",
@@ -66,11 +66,13 @@ def _rate(part: Found, name: str) -> str:
 
 
 def _ratios(found: Found) -> list[str]:
-    lines = _head("Penstock over", found)
+    lines, parts = _head("Penstock over", found), found["workloads"].values()
+    with_workers = dict.fromkeys(name for part in parts for name in part["ratios"] if name.startswith(BOTH_WITH))
     for name, told in RATIOS.items():
-        cells = [f"{part['ratios'][name]['ratio']:.2f}" if name in part["ratios"] else "-" for part in found["workloads"].values()]
-        if any(cell != "-" for cell in cells):
-            lines.append(f"| {told} | {' | '.join(cells)} |")
+        for full in with_workers if name == BOTH_WITH else [name]:
+            cells = [f"{part['ratios'][full]['ratio']:.2f}" if full in part["ratios"] else "-" for part in parts]
+            if any(cell != "-" for cell in cells):
+                lines.append(f"| {told}{full.removeprefix(name)} | {' | '.join(cells)} |")
     return lines
 
 

@@ -25,6 +25,9 @@ FAILED = "*"
 """Behind a number of workers: a round with it failed, and its figures are those of the others."""
 
 
+BOTH_WITH = "torch over one memory map, both with "
+"""In front of the most workers that both were tried with, in the name of a ratio."""
+
 OTHERS: tuple[Family, ...] = ("shards", "memmap")
 """What counts as another loader."""
 
@@ -85,13 +88,13 @@ def _row(loader: Loader, workers: int, runs: Sequence[Run], failed: int) -> Row:
     )
 
 
-def rows_of(workload: str, loaders: Sequence[Loader], runs: Runs, failures: Mapping[str, Sequence[str]]) -> list[Row]:
-    """Return a row for every configuration that was measured; `failures` are the last words of rounds that failed, by `key`."""
+def rows_of(workload: str, loaders: Sequence[Loader], workers: Sequence[int], runs: Runs, failures: Mapping[str, Sequence[str]]) -> list[Row]:
+    """Return a row for every configuration that was measured at these numbers of workers; `failures` are the last words of rounds that failed, by `key`."""
     return [
-        _row(loader, workers, list(found.values()), len(failures.get(key(workload, loader.name, workers), ())))
+        _row(loader, number, list(found.values()), len(failures.get(key(workload, loader.name, number), ())))
         for loader in loaders
-        for workers in loader.workers
-        if workload in loader.workloads and (found := runs.get(key(workload, loader.name, workers)))
+        for number in loader.settings(workers)
+        if workload in loader.workloads and (found := runs.get(key(workload, loader.name, number)))
     ]
 
 
@@ -161,10 +164,11 @@ def ratios_of(workload: str, rows: Sequence[Row], runs: Runs) -> dict[str, dict[
         theirs = best(rows, family)  # type: ignore[arg-type]  # mypy widens the literals of a tuple
         if theirs is not None:
             found[name] = _ratio(workload, runs, ours, theirs)
-    two = [row for row in rows if row.workers == 2]
-    ours_two, theirs_two = best(two, "ours"), best(two, "memmap")
-    if ours_two is not None and theirs_two is not None:
-        found["torch over one memory map, both with 2 workers"] = _ratio(workload, runs, ours_two, theirs_two)
+    most = max((row.workers for row in rows if row.family == "memmap"), default=0)
+    with_workers = [row for row in rows if row.workers == most > 0]
+    ours_there, theirs_there = best(with_workers, "ours"), best(with_workers, "memmap")
+    if ours_there is not None and theirs_there is not None:
+        found[f"{BOTH_WITH}{most} workers"] = _ratio(workload, runs, ours_there, theirs_there)
     for limit in (row for row in rows if row.family == "limit"):
         found[limit.loader] = _ratio(workload, runs, ours, limit)
     found |= {**_ahead(workload, rows, runs, ours), **_starts(workload, rows, runs)}
@@ -204,6 +208,7 @@ def markdown(found: Mapping[str, Any]) -> str:
             lines.append(f"| {row['loader']} | {setting(row)} | {row['samples_per_s']:,.0f} | {span} | {numbers} |")
         lines += [f"| {name} | - | absent | {reason} | - | - | - |" for name, reason in part["absent"].items()]
         lines += [line for name, reason in part.get("failed", {}).items() for line in ("", f"\\{FAILED} {name}: {reason}")]
+        lines += [line for name, reason in part.get("skipped", {}).items() for line in ("", f"{name}: {reason}")]
         lines += ["", "| ours over | ratio | range of the rounds | against |", "|---|---|---|---|"]
         for name, ratio in part["ratios"].items():
             span = f"{ratio['least']:.2f} to {ratio['most']:.2f}" if "least" in ratio else "-"

@@ -23,8 +23,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import penstock
-
 from . import harness
 from .chart import chart
 from .harness import Config, Run
@@ -80,13 +78,6 @@ def last_words(error: RuntimeError) -> str:
     return (str(error).strip().splitlines() or ["it failed without a word"])[-1][:200]
 
 
-def missing(loader: Loader, workload: str) -> str:
-    """Return why a loader cannot run a workload here; empty when it can."""
-    if loader.family == "ours" and workload == "W3" and "TokenWindows" not in dir(penstock):
-        return "this version has no TokenWindows"
-    return loader.absent()
-
-
 def prepared(campaign: Campaign, loader: Loader, workload: str) -> Config:
     """Return the part of a configuration that does not depend on workers; its data are made if need be.
 
@@ -120,17 +111,19 @@ def configurations(campaign: Campaign, workload: str, loaders: Sequence[Loader])
     """Return every configuration of a workload by its key; loaders that cannot run are noted."""
     found: dict[str, Config] = {}
     for loader in (one for one in loaders if workload in one.workloads):
-        if reason := missing(loader, workload):
+        fewer = loader.skipped(campaign.workers)
+        if reason := loader.absent() or (not loader.settings(campaign.workers) and fewer):
             campaign.note(workload, loader.name, reason)
             continue
+        if fewer:
+            print(f"  {loader.name}: {fewer}", flush=True)
         try:
             config = prepared(campaign, loader, workload)
         except RuntimeError as error:
             campaign.note(workload, loader.name, f"its data could not be made: {last_words(error)}")
             continue
-        for workers in loader.workers:
-            if workers in campaign.workers or loader.family == "limit":
-                found[key(workload, loader.name, workers)] = {**config, "workers": workers, "loader": loader.name}
+        for workers in loader.settings(campaign.workers):
+            found[key(workload, loader.name, workers)] = {**config, "workers": workers, "loader": loader.name}
     return found
 
 
@@ -174,7 +167,7 @@ def failed(campaign: Campaign, workload: str, loaders: Sequence[Loader]) -> tupl
     """Return the settings that failed whenever they ran, and those that were measured in other rounds, each with what is told of it."""
     never, sometimes = {}, {}
     for loader in loaders:
-        for workers in loader.workers:
+        for workers in loader.settings(campaign.workers):
             name = key(workload, loader.name, workers)
             words, runs = campaign.failures.get(name), len(campaign.runs.get(name, {}))
             told = f"{loader.name}{SETTING}{workers} workers"
@@ -185,11 +178,18 @@ def failed(campaign: Campaign, workload: str, loaders: Sequence[Loader]) -> tupl
     return never, sometimes
 
 
+def skipped(campaign: Campaign, workload: str, loaders: Sequence[Loader]) -> dict[str, str]:
+    """Return which numbers of workers a loader was not tried with, of the loaders that were tried, and why."""
+    absent = campaign.absent.get(workload, {})
+    told = {loader.name: loader.skipped(campaign.workers) for loader in loaders if workload in loader.workloads and loader.name not in absent}
+    return {name: reason for name, reason in told.items() if reason}
+
+
 def result(campaign: Campaign, workloads: Sequence[str], loaders: Sequence[Loader]) -> dict[str, Any]:
     """Return everything that was found, for JSON."""
     parts = {}
     for workload in workloads:
-        rows = rows_of(workload, loaders, campaign.runs, campaign.failures)
+        rows = rows_of(workload, loaders, campaign.workers, campaign.runs, campaign.failures)
         never, sometimes = failed(campaign, workload, loaders)
         parts[workload] = {
             "rows": [asdict(row) for row in rows],
@@ -197,6 +197,7 @@ def result(campaign: Campaign, workloads: Sequence[str], loaders: Sequence[Loade
             "ratios": ratios_of(workload, rows, campaign.runs),
             "absent": gathered({**campaign.absent.get(workload, {}), **never}),
             "failed": gathered(sometimes),
+            "skipped": skipped(campaign, workload, loaders),
         }
     how = {name: getattr(campaign, name) for name in ("scale", "rounds", "seconds", "warm_s", "workers", "prune")}
     return {"machine": harness.machine(), "campaign": how, "workloads": parts}
@@ -216,6 +217,8 @@ def show(found: dict[str, Any]) -> None:
         console.print(table)
         for name, reason in part.get("failed", {}).items():
             console.print(f"{FAILED} {name}: {reason}")
+        for name, reason in part.get("skipped", {}).items():
+            console.print(f"{name}: {reason}")
         ratios = Table("ours over", "ratio", "range", "against", title=workload)
         for name, ratio in part["ratios"].items():
             span = f"{ratio['least']:.2f} to {ratio['most']:.2f}" if "least" in ratio else ""

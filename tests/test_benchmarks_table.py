@@ -19,11 +19,11 @@ from benchmarks.rivals import install
 from benchmarks.rivals.registry import LOADERS, Loader
 
 OURS = Loader(name="ours", module="m.ours", family="ours", reads="ours")
-FAST = Loader(name="fast rival", module="m.fast", workers=(1, 2))
+FAST = Loader(name="fast rival", module="m.fast", least=1)
 MEMMAP = Loader(name="torch map", module="m.torch", family="memmap")
-LIMIT = Loader(name="limit: none", module="m.limit", family="limit", workers=(1,))
+LIMIT = Loader(name="limit: none", module="m.limit", family="limit", processes=1)
 GONE = Loader(name="gone", module="m.gone", environment="no-such-environment")
-BROKEN = Loader(name="broken", module="m.broken", workers=(0,))
+BROKEN = Loader(name="broken", module="m.broken")
 FAKES = (OURS, FAST, MEMMAP, LIMIT, GONE, BROKEN)
 RATES = {"m.ours": 1000.0, "m.fast": 400.0, "m.torch": 500.0, "m.limit": 4000.0}
 
@@ -68,7 +68,8 @@ def test_every_row_ratio_and_absence_is_told(measured: list[dict[str, Any]], cam
     assert part["ratios"]["torch over one memory map, both with 2 workers"]["ratio"] == pytest.approx(2)
     assert part["ratios"]["limit: none"]["ratio"] == pytest.approx(0.5)
     assert part["ratios"]["time to first batch, 2 workers, over torch's"]["ratio"] == 1
-    assert part["absent"] == {"gone": "its environment is not made: make rivals", "broken with 0 workers": "ValueError: no such luck"}
+    assert part["absent"] == {"gone": "its environment is not made: make rivals", "broken with 0, 1, 2 workers": "ValueError: no such luck"}
+    assert part["skipped"] == {"fast rival": "not tried with 0 workers: it has at least 1"}
     assert sum("make" in config for config in measured) == 1
     assert not any("gone" in name or "fast rival, absent" in name for name in part["ratios"])
 
@@ -91,6 +92,30 @@ def test_a_program_after_another_is_warmed_first(monkeypatch: pytest.MonkeyPatch
     ran = [config["module"] for config in measured if "make" not in config]
     changes = [module for module, before in zip(ran, ["", *ran], strict=False) if module != before]
     assert [module for module in heard if module != "m.broken"] == changes
+
+
+def test_loaders_are_tried_with_the_numbers_that_are_asked_for(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """Any number from a loader's least on is run and has its row; one below is told, a loader that has none left is absent, and a limit is as it is."""
+    campaign.workers, campaign.rounds = (0, 4), 1
+    table.measure(campaign, "W4", FAKES)
+    part = table.result(campaign, ["W4"], FAKES)["workloads"]["W4"]
+    assert {(row["loader"], row["workers"]) for row in part["rows"]} == {
+        ("ours", 0),
+        ("ours", 4),
+        ("fast rival", 4),
+        ("torch map", 0),
+        ("torch map", 4),
+        ("limit: none", 1),
+    }
+    assert part["skipped"] == {"fast rival": "not tried with 0 workers: it has at least 1"}
+    assert "| the same, both with 4 workers | 2.00 |" in overview.overview({"workloads": {"W4": part}})
+    assert "fast rival: not tried with 0 workers: it has at least 1" in report.markdown({"workloads": {"W4": part}})
+    campaign.workers = (0,)
+    table.measure(campaign, "W4", FAKES)
+    part = table.result(campaign, ["W4"], FAKES)["workloads"]["W4"]
+    assert part["absent"]["fast rival"] == "not tried with 0 workers: it has at least 1"
+    assert part["skipped"] == {}
+    assert measured
 
 
 def test_data_are_made_once(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:

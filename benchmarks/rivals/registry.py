@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,7 +34,8 @@ class Loader:
         module: the program.
         family: what it is compared as.
         workloads: those it is tried on.
-        workers: how many worker processes (or threads, for those that have no processes) it is tried with.
+        least: the fewest workers that it can be set to: 0, or 1 for those whose threads or processes count as workers.
+        processes: of a limit: in how many it works, whatever workers loaders are tried with; 0 for a loader.
         style: which of its program's ways.
         environment: of the interpreter; empty for this one.
         reads: the folder beside the source that holds its own format; empty when it reads the source.
@@ -44,7 +46,8 @@ class Loader:
     module: str
     family: Family = "shards"
     workloads: tuple[str, ...] = ALL
-    workers: tuple[int, ...] = (0, 1, 2)
+    least: int = 0
+    processes: int = 0
     style: str = ""
     environment: str = ""
     reads: str = ""
@@ -54,6 +57,15 @@ class Loader:
     def interpreter(self) -> Path:
         """The Python that runs it."""
         return HOME / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
+
+    def settings(self, workers: Sequence[int]) -> tuple[int, ...]:
+        """Return those numbers of workers that it can be tried with."""
+        return (self.processes,) if self.processes else tuple(number for number in workers if number >= self.least)
+
+    def skipped(self, workers: Sequence[int]) -> str:
+        """Return which numbers of workers it cannot be tried with, and why; empty when it can be with all."""
+        few = [str(number) for number in workers if number < self.least]
+        return f"not tried with {', '.join(few)} workers: it has at least {self.least}" if few and not self.processes else ""
 
     def absent(self) -> str:
         """Return why it cannot be run here; empty when it can."""
@@ -76,13 +88,10 @@ def _torch(name: str, style: str, workloads: tuple[str, ...], family: Family) ->
 
 
 def _limit(name: str, style: str, workloads: tuple[str, ...], processes: int) -> Loader:
-    return Loader(name=name, module="benchmarks.limits", family="limit", style=style, workloads=workloads, workers=(processes,))
+    return Loader(name=name, module="benchmarks.limits", family="limit", style=style, workloads=workloads, processes=processes)
 
 
 CORES = os.cpu_count() or 1
-
-THREADS = (1, 2)
-"""What loaders of threads are tried with."""
 
 LOADERS = (
     Loader(name="Penstock", module="benchmarks.ours", family="ours", reads="penstock", packages=("penstock", "torch", "numpy")),
@@ -100,9 +109,9 @@ LOADERS = (
     _rival("HF datasets", "hf_loader", "hf", "datasets", "pyarrow", style="torch"),
     _rival("HF datasets, Arrow", "hf_loader", "hf", "datasets", "pyarrow", style="arrow", workloads=ARRAYS),
     _rival("lance", "lance_loader", "lance", "pylance", "torch"),
-    _rival("ffcv", "ffcv_loader", "ffcv", "ffcv", "numba", workers=THREADS),
-    _rival("spdl", "spdl_loader", "spdl", "spdl-core", "simplejpeg", workers=THREADS, reads=""),
-    _rival("dali, CPU", "dali_loader", "dali", "nvidia-dali-cuda130", workers=THREADS, reads=""),
+    _rival("ffcv", "ffcv_loader", "ffcv", "ffcv", "numba", least=1),
+    _rival("spdl", "spdl_loader", "spdl", "spdl-core", "simplejpeg", least=1, reads=""),
+    _rival("dali, CPU", "dali_loader", "dali", "nvidia-dali-cuda130", least=1, reads=""),
     _limit("limit: whole images decoded", "full", IMAGES, CORES),
     _limit("limit: regions decoded", "region", IMAGES, CORES),
     _limit("limit: fused kernel", "fused", STORED_IMAGES, CORES),
