@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +37,9 @@ LOOK_S = 0.1
 
 WARM_S = 60.0
 """Seconds that importing a program may take."""
+
+BLOCK_BYTES = 1 << 22
+"""Read at once when nothing but the page cache wants it."""
 
 GRACE_S = 5.0
 """Seconds that a program may take to end once it has told its result."""
@@ -114,6 +117,17 @@ def warm(config: Config) -> None:
     with tempfile.TemporaryDirectory() as cwd, contextlib.suppress(subprocess.TimeoutExpired):
         command = [config.get("interpreter", sys.executable), "-W", "ignore", "-c", f"import {config['module']}"]
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(), cwd=cwd, timeout=WARM_S, check=False)
+
+
+def read_once(folders: Iterable[Path]) -> int:
+    """Read every file in the folders, each once, so that it lies in the page cache; return how many bytes that were."""
+    files = {path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
+    total = 0
+    for path in sorted(files):
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(BLOCK_BYTES):
+                total += len(block)
+    return total
 
 
 def measure(config: Config, limit_s: float = 600.0) -> Run:

@@ -141,6 +141,11 @@ def measure(campaign: Campaign, workload: str, loaders: Sequence[Loader]) -> Non
     """Run a workload: every configuration in turn, `rounds` times; a failure is noted and takes away nothing that was measured."""
     print(f"{workload}:", flush=True)
     configs = configurations(campaign, workload, loaders)
+    began = time.monotonic()
+    read_bytes = harness.read_once(
+        {Path(config["data"]) for config in configs.values()}
+    )  # else the first round, which prunes, would wait for the disk
+    print(f"  {read_bytes / 1e6:,.0f} MB of data read once in {time.monotonic() - began:.0f} s", flush=True)
     for turn in range(campaign.rounds):
         began, before = time.monotonic(), ("", "")
         for name in harness.turned(list(configs), turn):

@@ -118,6 +118,27 @@ def test_loaders_are_tried_with_the_numbers_that_are_asked_for(measured: list[di
     assert measured
 
 
+def test_all_data_are_read_before_the_first_round(monkeypatch: pytest.MonkeyPatch, measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """Each loader's folder is read, once however many settings it has, when all are made and none has run."""
+    heard: list[tuple[list[str], int]] = []
+
+    def read_once(folders: set[Path]) -> int:
+        heard.append((sorted(path.name for path in folders), len(measured)))
+        return 0
+
+    monkeypatch.setattr(harness, "read_once", read_once)
+    table.measure(campaign, "W4", FAKES)
+    assert heard == [(["ours", "source"], 1)], "one run before: it made the data"
+
+
+def test_reading_once_reads_every_byte(tmp_path: Path) -> None:
+    """Files in folders of folders too, those of several blocks whole, and a folder given twice once."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "large").write_bytes(bytes(harness.BLOCK_BYTES + 1))
+    (tmp_path / "a" / "small").write_bytes(b"xyz")
+    assert harness.read_once([tmp_path / "a", tmp_path / "a" / "b"]) == harness.BLOCK_BYTES + 4
+
+
 def test_data_are_made_once(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
     """A second workload on the same data, and a second campaign, find them there."""
     for _ in range(2):
