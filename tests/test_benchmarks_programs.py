@@ -106,6 +106,39 @@ def test_the_loop_counts_whole_epochs() -> None:
     assert told["samples_per_s"] == pytest.approx(told["samples"] / told["window_s"])
 
 
+class Paced:
+    """Epochs of so many batches, each after a pause, as a list of where each batch stood."""
+
+    def __init__(self, per_epoch: int, pause_s: float) -> None:
+        """Begin with nothing given."""
+        self.per_epoch, self.pause_s, self.given = per_epoch, pause_s, list[int]()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield an epoch."""
+        for place in range(self.per_epoch):
+            time.sleep(self.pause_s)
+            self.given.append(place)
+            yield {"x": np.zeros((4, 2)), "label": np.arange(4)}
+
+
+def test_a_warm_up_that_ends_within_an_epoch_moves_the_epochs_that_are_measured() -> None:
+    """Where the first epoch is longer than the warm-up, the measured time ends as far in an epoch as it began, with as many starts as epochs."""
+    loader = Paced(per_epoch=12, pause_s=0.002)
+    told = loop.measure(loader, config_of(warm_s=0.01, seconds=0.1))
+    measured = round(told["samples"]) // 4
+    assert len(loader.given) - measured < 12, "the warm-up did not see the epoch's end"
+    assert measured % 12 == 0
+    assert told["epoch_starts"] == measured // 12 >= 1
+    assert told["window_s"] < 2 * 0.1
+
+
+def test_an_epoch_that_is_too_long_is_measured_in_part() -> None:
+    """One that began within its first epoch and does not come round in twice the time stops there, and no start is claimed that was not seen."""
+    told = loop.measure(Paced(per_epoch=10_000, pause_s=0.002), config_of(warm_s=0.01, seconds=0.05))
+    assert told["epoch_starts"] == 0
+    assert 0.1 <= told["window_s"] < 0.5
+
+
 def test_the_loop_stops_within_a_slow_epoch() -> None:
     """A loader whose epoch does not end is measured over part of it."""
 

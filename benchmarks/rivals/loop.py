@@ -1,10 +1,11 @@
 """The loop behind every configuration of the side-by-side table, whatever the loader; needs the standard library alone.
 
 A program hands `run` two functions: one that writes the loader's own format from the source, and one that returns the loader. The loop tells the
-seconds from the start of the process to the first batch, then runs until the first epoch is over or `warm_s` have passed, then measures whole
-epochs until `seconds` have passed; a loader whose epoch takes longer than twice that is measured over part of an epoch. So epoch starts count
-as often as they occur, and a slow loader does not hold up the campaign. Beside the rate it tells the CPU seconds of the process tree in the
-measured time. Each batch is counted, and one in sixteen looked into, so that a batch that was not really made would be noticed.
+seconds from the start of the process to the first batch, then runs until the first epoch is over or `warm_s` have passed. It measures from there: once
+`seconds` have passed, until it is as far in an epoch as where it began, so whole epochs' worth of batches with an epoch's start for each. A loader that
+is not there after twice `seconds` is measured up to then, over part of an epoch, with the start of one only if that came by. So epoch starts count as
+often as they occur, and a slow loader does not hold up the campaign. Beside the rate it tells the CPU seconds of the process tree in the measured time,
+and how many epochs' starts were in it. Each batch is counted, and one in sixteen looked into, so that a batch that was not really made would be noticed.
 """
 
 from __future__ import annotations
@@ -83,32 +84,49 @@ def epochs(loader: Iterable[Any]) -> Iterator[Any]:
         yield None
 
 
+def warmed(stream: Iterator[Any], warm_s: float) -> int:
+    """Take batches until the first epoch is over or so many seconds have passed; return how many batches of its epoch were taken, 0 at its end."""
+    until, place = time.perf_counter() + warm_s, 1
+    while next(stream) is not None:
+        place += 1
+        if time.perf_counter() >= until:
+            return place
+    return 0
+
+
 def measure(loader: Iterable[Any], config: Config) -> dict[str, float]:
     """Return what the loop tells of a loader."""
     stream = epochs(loader)
     look(next(stream))
     first_batch_s = time.time() - config["began"]
-    warm_until = time.perf_counter() + config["warm_s"]
-    while next(stream) is not None and time.perf_counter() < warm_until:
-        pass
-    samples = batches = 0
+    first = place = warmed(stream, config["warm_s"])
+    samples = batches = starts = 0
     cpu_s, began = tree_cpu_s(), time.perf_counter()
     least, most = began + config["seconds"], began + 2 * config["seconds"]
     while True:
         batch = next(stream)
         if batch is None:
-            if time.perf_counter() >= least:
-                break
-            continue
-        samples += rows_in(batch)
-        batches += 1
-        if batches % LOOK == 0:
-            look(batch)
-        if time.perf_counter() >= most:
+            place, starts = 0, starts + 1
+        else:
+            place += 1
+            samples += rows_in(batch)
+            batches += 1
+            if batches % LOOK == 0:
+                look(batch)
+        now = time.perf_counter()
+        if now >= most or (now >= least and place == first and starts):
             break
     took_s = time.perf_counter() - began
     cpu_s = tree_cpu_s() - cpu_s
-    return {"samples_per_s": samples / took_s, "first_batch_s": first_batch_s, "samples": samples, "window_cpu_s": cpu_s, "window_s": took_s}
+    rate = samples / took_s
+    return {
+        "samples_per_s": rate,
+        "first_batch_s": first_batch_s,
+        "samples": samples,
+        "window_cpu_s": cpu_s,
+        "window_s": took_s,
+        "epoch_starts": starts,
+    }
 
 
 def run(make: Make, load: Load) -> None:
