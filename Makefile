@@ -44,8 +44,9 @@ types: $(FRAMEWORKS)
 	MYPYPATH=$(VENV)/typing $(PY) -m mypy -m penstock $(MODULES)
 	MYPYPATH=$(VENV)/typing:tests $(PY) -m mypy --explicit-package-bases benchmarks tests examples
 
-bench: $(STAMP) ## our loader against torch's
-	$(PY) -m benchmarks.first_table --json demo_out/first_table.json
+bench: $(STAMP) ## our loader against torch's, which gets an environment of its own as every rival does (1 GB)
+	$(PY) -m benchmarks.rivals.install torch
+	$(PY) -m benchmarks.table --data $(BENCH_DATA) --only penstock,torch --workloads W1,W4 --scale 0.5 --rounds 3 --seconds 2 --warm 2 --json demo_out/bench.json
 
 rivals: $(STAMP) ## an environment for every rival of the table (about 9 GB; nothing in them is used by the package)
 	$(PY) -m benchmarks.rivals.install

@@ -181,12 +181,6 @@ def median(runs: Sequence[Run], key: str) -> float:
     return statistics.median(float(run.told[key]) for run in runs)
 
 
-def spread(runs: Sequence[Run], key: str) -> str:
-    """Return the range of a number that the program printed, as text."""
-    values = [float(run.told[key]) for run in runs]
-    return f"{min(values):,.4g} to {max(values):,.4g}"
-
-
 def machine() -> dict[str, Any]:
     """Return what a reader needs to repeat the measurement: date, cores, processor, versions."""
     model = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines() if line.startswith("model name")]

@@ -1,39 +1,58 @@
-"""Each benchmark runs, small, so that none rots; its numbers are not looked at."""
+"""The harness behind every benchmark, and what `make` starts; each benchmark's own tests run it, small."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import first_table, harness
+from benchmarks import harness, table
+from benchmarks.rivals.registry import ALL, LOADERS
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Make both data sets in both forms, small."""
-    return first_table.make_data(tmp_path_factory.mktemp("data"), count=40, rows=2000)
-
-
-def test_the_first_table_is_complete(data: dict[str, str]) -> None:
-    """Every loader runs on its data in a process of its own, and the summary has every row and ratio."""
-    every = first_table.configurations(data, seconds=0.01)
-    assert len(every) == 12
-    chosen = {name: config for name, config in every.items() if config["workers"] == 0}
-    runs = harness.interleaved(chosen, rounds=1)
-    doubled = {name.replace("0 workers", f"{w} workers"): each for name, each in runs.items() for w in first_table.WORKERS}
-    found = first_table.summary(doubled)
-    assert set(found["medians"]) == set(every)
-    assert set(found["ratios"]) >= {"best rate of images", "best rate of rows", "time to first batch of images, 2 workers"}
-    first_table.show(found)
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_configuration_that_fails_says_why() -> None:
     """A program that ends badly is an error with its last words, not a number."""
-    config: dict[str, Any] = {"module": "benchmarks.loop_torch", "kind": "rows", "workers": 0, "data": "/nowhere", "batch_size": 1, "seconds": 0}
+    config: dict[str, Any] = {"module": "benchmarks.ours", "kind": "W4", "workers": 0, "data": "/nowhere", "batch_size": 1, "seconds": 0, "warm_s": 0}
     with pytest.raises(RuntimeError, match="/nowhere"):
         harness.measure(config)
+
+
+def test_configurations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each runs once a round, each round begins one further on, and what is told is the median of its rounds."""
+    ran: list[str] = []
+
+    def measure(config: harness.Config) -> harness.Run:
+        ran.append(config["module"])
+        return harness.Run(told={"n": len(ran)}, cpu_s=0, peak_bytes=0, wall_s=0)
+
+    monkeypatch.setattr(harness, "measure", measure)
+    runs = harness.interleaved({name: {"module": name} for name in "abc"}, rounds=3)
+    assert "".join(ran) == "abcbcacab"
+    assert [harness.median(runs[name], "n") for name in "abc"] == [6, 4, 5]
+
+
+def recipe(target: str) -> list[str]:
+    """Return the words that `make` hands to the table for a target."""
+    makefile = (ROOT / "Makefile").read_text()
+    line = re.search(rf"^{target}:.*\n(?:\t.*\n)*?\t.*-m benchmarks\.table (.*)", makefile, re.MULTILINE)
+    assert line, f"make {target} does not start the table"
+    return shlex.split(line[1])
+
+
+def test_make_starts_the_table_as_it_takes_it() -> None:
+    """`make bench` asks for ours and every way of torch's on workloads that exist, and `make table` for all."""
+    asked = table.parsed(recipe("bench"))
+    assert {loader.name for loader in table.chosen(asked)} == {loader.name for loader in LOADERS if loader.name.startswith(("Penstock", "torch"))}
+    assert set(asked.workloads.split(",")) <= set(ALL)
+    asked = table.parsed(recipe("table"))
+    assert tuple(table.chosen(asked)) == LOADERS
+    assert tuple(asked.workloads.split(",")) == ALL
 
 
 def test_memory_of_a_process_tree_is_seen() -> None:
