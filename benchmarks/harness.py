@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import statistics
 import subprocess
@@ -181,8 +182,21 @@ def median(runs: Sequence[Run], key: str) -> float:
     return statistics.median(float(run.told[key]) for run in runs)
 
 
+def commit(root: Path = ROOT) -> dict[str, Any]:
+    """Return the commit that is checked out and whether tracked files differ from it; nothing where this is no checkout of its own."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)  # noqa: S607  (the user's git)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    # the prefix is empty, and so gone from the answer, where `root` is the top of the checkout
+    if shutil.which("git") is None or git("rev-parse", "--show-prefix", "--is-inside-work-tree") != "true" or not git("rev-parse", "HEAD"):
+        return {}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+
+
 def machine() -> dict[str, Any]:
-    """Return what a reader needs to repeat the measurement: date, cores, processor, versions."""
+    """Return what a reader needs to repeat the measurement: date, cores, processor, versions, and the commit when this is a checkout."""
     model = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines() if line.startswith("model name")]
     names = ("penstock", "torch", "numpy", "pyarrow", "numba", "simplejpeg", "pillow")
     return {
@@ -191,4 +205,5 @@ def machine() -> dict[str, Any]:
         "processor": model[0] if model else platform.machine(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in names},
+        **commit(),
     }

@@ -192,6 +192,18 @@ def setting(row: Mapping[str, Any]) -> str:
     return f"{row['workers']}{FAILED if row.get('failed') else ''}"
 
 
+def heading(found: Mapping[str, Any]) -> str:
+    """Return the line that stands over the tables: when, on what, of which commit or version, and how they were measured."""
+    machine, how = found["machine"], found["campaign"]
+    versions = machine["versions"]
+    code = f"commit {machine['commit'][:12]}{' with changes' if machine['dirty'] else ''}" if "commit" in machine else "no checkout"
+    return (
+        f"Measured {machine['date']} on {machine['cores']} cores of {machine['processor']}, Python {machine['python']}, torch {versions['torch']}, "
+        f"penstock {versions['penstock']} ({code}): {how['rounds']} rounds of {how['seconds']:g} s behind {how['warm_s']:g} s of warm-up, "
+        f"{', '.join(map(str, how['workers']))} workers, scale {how['scale']:g}."
+    )
+
+
 def markdown(found: Mapping[str, Any]) -> str:
     """Return the tables as the README shows them: each loader's best setting, those that are absent, and the ratios."""
     lines = []

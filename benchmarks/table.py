@@ -27,7 +27,7 @@ from . import harness
 from .chart import chart
 from .harness import Config, Run
 from .overview import overview
-from .report import FAILED, SETTING, best_settings, gathered, key, markdown, ratios_of, rows_of, setting
+from .report import FAILED, SETTING, best_settings, gathered, heading, key, markdown, ratios_of, rows_of, setting
 from .rivals.registry import ALL, LOADERS, Loader
 from .rivals.samples import BATCH
 from .workloads import made, source
@@ -51,6 +51,7 @@ class Campaign:
         warm_s: most time of the warm-up.
         workers: the numbers of workers (or threads) that are tried.
         prune: a rival's setting slower than this part of that rival's best is not run again after the first round; 0 for never.
+        machine: what it ran on, and of which commit, as it was at the beginning.
         runs: of each configuration, by round.
         failures: the last words of each configuration's rounds that failed.
         absent: why a loader has no row, by workload.
@@ -63,6 +64,7 @@ class Campaign:
     warm_s: float = 3.0
     workers: tuple[int, ...] = (0, 1, 2)
     prune: float = 0.0
+    machine: dict[str, Any] = field(default_factory=harness.machine)
     runs: dict[str, dict[int, Run]] = field(default_factory=dict)
     failures: dict[str, list[str]] = field(default_factory=dict)
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -205,7 +207,7 @@ def result(campaign: Campaign, workloads: Sequence[str], loaders: Sequence[Loade
             "skipped": skipped(campaign, workload, loaders),
         }
     how = {name: getattr(campaign, name) for name in ("scale", "rounds", "seconds", "warm_s", "workers", "prune")}
-    return {"machine": harness.machine(), "campaign": how, "workloads": parts}
+    return {"machine": campaign.machine, "campaign": how, "workloads": parts}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -282,7 +284,8 @@ def main() -> None:
         asked.png.parent.mkdir(parents=True, exist_ok=True)
         chart(found).save(asked.png)
     if asked.markdown:
-        asked.markdown.write_text(overview(found) + "\n" + markdown(found), encoding="utf-8")
+        asked.markdown.parent.mkdir(parents=True, exist_ok=True)
+        asked.markdown.write_text("\n\n".join([heading(found), overview(found), markdown(found)]), encoding="utf-8")
     print(f"{time.time() - began:.0f} s")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,37 @@ def test_configurations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = harness.interleaved({name: {"module": name} for name in "abc"}, rounds=3)
     assert "".join(ran) == "abcbcacab"
     assert [harness.median(runs[name], "n") for name in "abc"] == [6, 4, 5]
+
+
+def test_the_commit_is_told_with_what_was_changed_since(tmp_path: Path) -> None:
+    """A checkout tells its commit and whether tracked files differ; a folder inside another's checkout, and one without commits, tell none."""
+
+    def git(*words: str) -> str:
+        names = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        return subprocess.run(["git", "-C", str(tmp_path), *names, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    assert harness.commit(tmp_path) == {}
+    git("init")
+    assert harness.commit(tmp_path) == {}
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-m", "one")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "made").write_text("what a benchmark wrote")
+    assert harness.commit(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    assert harness.commit(tmp_path / "inside") == {}
+    (tmp_path / "file").write_text("two")
+    assert harness.commit(tmp_path)["dirty"]
+
+
+def test_the_machine_tells_what_a_reader_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit is among it in a checkout; elsewhere there is the version that is installed."""
+    monkeypatch.setattr(harness, "commit", lambda: {"commit": "abc", "dirty": True})
+    assert harness.machine()["commit"] == "abc"
+    monkeypatch.setattr(harness, "commit", dict)
+    told = harness.machine()
+    assert "commit" not in told
+    assert told["versions"]["penstock"]
 
 
 def recipe(target: str) -> list[str]:

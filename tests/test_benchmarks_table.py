@@ -258,6 +258,7 @@ def test_only_the_loaders_asked_for_run(monkeypatch: pytest.MonkeyPatch, measure
     assert {(config["module"], config.get("workers")) for config in measured} == {("m.ours", None), ("m.ours", 0), ("m.ours", 2), ("m.fast", 2)}
     assert json.loads(out[0].read_text())["campaign"]["workers"] == [0, 2]
     assert "| ours | 0 | 1,100 |" in out[2].read_text()
+    assert out[2].read_text().startswith("Measured ")
     assert out[1].read_bytes()[1:4] == b"PNG"
     monkeypatch.setattr("sys.argv", [*words, "--from-json", str(out[0])])
     table.main()
@@ -279,6 +280,21 @@ def test_absences_are_in_the_markdown(measured: list[dict[str, Any]], campaign: 
     table.measure(campaign, "W4", FAKES)
     text = report.markdown(table.result(campaign, ["W4"], FAKES))
     assert "| gone | - | absent | its environment is not made: make rivals |" in text
+    assert measured
+
+
+def test_the_tables_say_what_was_measured(measured: list[dict[str, Any]], campaign: table.Campaign) -> None:
+    """Over the markdown stand date, machine, versions, commit and how it was measured; files that were changed are told."""
+    table.measure(campaign, "W4", (OURS,))
+    found = table.result(campaign, ["W4"], (OURS,))
+    found["machine"] |= {"commit": "0123456789abcdef", "dirty": True, "date": "2026-01-02"}
+    line = report.heading(found)
+    assert line.startswith("Measured 2026-01-02 on ")
+    assert "(commit 0123456789ab with changes): 3 rounds of 4 s behind 3 s of warm-up, 0, 1, 2 workers, scale 0." in line
+    found["machine"]["dirty"] = False
+    assert "(commit 0123456789ab): " in report.heading(found)
+    del found["machine"]["commit"]
+    assert "(no checkout): " in report.heading(found)
     assert measured
 
 
