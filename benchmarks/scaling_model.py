@@ -1,20 +1,32 @@
-"""A loader with workers as a queue: how its rate grows with workers, by formula and by simulation. Pure.
+"""A loader with workers as a queue: how its rate grows with workers, by formula. Pure.
 
 The parent is one server. It spends `batch_s` on each batch (a slot leased, arrays made of it, delivered) and `task_s` on each task (sent, answered).
-Workers need `work_s` of processor time for a batch, which is cut into as many tasks as there are workers, but none smaller than `smallest` rows.
-By formula the rate is the lesser of what workers make and what the parent hands over. The simulation follows tasks one by one, with times that
-scatter, a window of batches in flight and delivery in order, as `loaders.pooled` has them; so it knows of waiting that the formula does not.
+Workers need `work_s` of processor time for a batch. What is in work at once is the engine's to say (`loaders.pooled.Shape`, which it makes itself): so
+many slots as long as the consumer waits for each, cut into so many tasks, none of fewer than so many rows. More workers than there are tasks have
+nothing to do. The rate is the lesser of what those that work make and what the parent hands over; it knows nothing of waiting, for which
+`scaling_engine` runs the engine itself.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
-import random
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-MOST_WORKERS = 4096
-"""Where looking for saturation ends."""
+from penstock.loaders.pooled import Shape
+from penstock.loaders.slots import chunks
+
+ShapeAt = Callable[[int], Shape]
+"""Returns how the engine lays out and cuts batches for so many workers."""
+
+
+def tasks(shape: Shape) -> int:
+    """Return into how many tasks a slot is cut."""
+    return len(chunks(shape.rows, shape.parts, shape.smallest)) if shape.together == 1 else 1
+
+
+def at_work(shape: Shape, workers: int) -> int:
+    """Return how many of so many workers have something to do while the consumer waits for every batch."""
+    return min(workers, shape.least * tasks(shape))
 
 
 class Cost(NamedTuple):
@@ -25,77 +37,37 @@ class Cost(NamedTuple):
         batch_s: the parent's for a batch, beside its tasks.
         task_s: the parent's for a task.
         work_s: of workers for a batch.
-        smallest: rows of a task at least; as many as a batch has where batches are not cut.
     """
 
     rows: int
     batch_s: float
     task_s: float
     work_s: float
-    smallest: int = 8
 
-    def parts(self, workers: int) -> int:
-        """Return into how many tasks a batch is cut."""
-        return max(min(workers, self.rows // self.smallest), 1)
-
-    def parent_s(self, workers: int) -> float:
+    def parent_s(self, shape: Shape) -> float:
         """Return the parent's time for a batch."""
-        return self.batch_s + self.task_s * self.parts(workers)
+        return self.batch_s + self.task_s * tasks(shape) / shape.together
 
-    def rate(self, workers: int) -> float:
+    def rate(self, shape: Shape, workers: int) -> float:
         """Return samples per second by formula."""
-        return self.rows * min(workers / self.work_s, 1 / self.parent_s(workers))
+        return self.rows * min(at_work(shape, workers) / self.work_s, 1 / self.parent_s(shape))
 
 
-def fitted(points: dict[int, float], rows: int, work_s: float, smallest: int = 8) -> Cost:
+def fitted(points: Mapping[int, float], shape_at: ShapeAt, rows: int, work_s: float) -> Cost:
     """Return the cost whose parent's time goes best through what was measured at each number of workers (least squares, none below zero)."""
-    parts = {workers: Cost(rows, 0.0, 0.0, work_s, smallest).parts(workers) for workers in points}
+    parts = {workers: tasks(shape_at(workers)) / shape_at(workers).together for workers in points}
     mean_x, mean_y = sum(parts.values()) / len(points), sum(points.values()) / len(points)
     square = sum((parts[w] - mean_x) ** 2 for w in points)
     slope = max(sum((parts[w] - mean_x) * (points[w] - mean_y) for w in points) / square, 0.0) if square else 0.0
-    return Cost(rows, max(mean_y - slope * mean_x, 0.0), slope, work_s, smallest)
+    return Cost(rows, max(mean_y - slope * mean_x, 0.0), slope, work_s)
 
 
-def saturation(cost: Cost) -> int:
-    """Return the least number of workers that keep the parent busy all the time; `MOST_WORKERS` when there is none below."""
-    return next((w for w in range(1, MOST_WORKERS) if w / cost.work_s >= 1 / cost.parent_s(w)), MOST_WORKERS)
+def saturation(cost: Cost, shape_at: ShapeAt, most: int) -> int | None:
+    """Return the least number of workers, of at most `most`, that keep the parent busy all the time; None when none do."""
+    shapes = ((workers, shape_at(workers)) for workers in range(1, most + 1))
+    return next((w for w, shape in shapes if at_work(shape, w) / cost.work_s >= 1 / cost.parent_s(shape)), None)
 
 
-def simulated(cost: Cost, workers: int, *, batches: int = 400, scatter: float = 0.3, seed: int = 0) -> tuple[float, float]:
-    """Follow `batches` batches through the queue, and return samples per second and the part of the time that the parent was busy.
-
-    Args:
-        cost: of the parts.
-        workers: how many.
-        batches: how many, delivered as soon as they can be.
-        scatter: standard deviation of the logarithm of a task's time.
-        seed: of the times.
-    """
-    draw, parts, window = random.Random(seed), cost.parts(workers), 2 * workers
-    mean = cost.work_s / parts / math.exp(scatter**2 / 2)
-    free_at = [0.0] * workers
-    heapq.heapify(free_at)
-    answers: list[tuple[float, int]] = []
-    left: dict[int, int] = {}
-    now = busy = 0.0
-
-    def issue(batch: int) -> None:
-        left[batch] = parts
-        for _ in range(parts):
-            ends = max(heapq.heappop(free_at), now) + mean * math.exp(draw.gauss(0, scatter))
-            heapq.heappush(free_at, ends)
-            heapq.heappush(answers, (ends, batch))
-
-    for batch in range(min(max(window, 2), batches)):
-        issue(batch)
-    for batch in range(batches):
-        while left[batch]:
-            came, of = heapq.heappop(answers)
-            now = max(now, came) + cost.task_s
-            busy += cost.task_s
-            left[of] -= 1
-        now += cost.batch_s
-        busy += cost.batch_s
-        if batch + max(window, 2) < batches:
-            issue(batch + max(window, 2))
-    return cost.rows * batches / now, busy / now
+def useful(shape_at: ShapeAt, most: int) -> int:
+    """Return the largest number of workers, of at most `most`, that all have something to do while the consumer waits."""
+    return max(workers for workers in range(1, most + 1) if at_work(shape_at(workers), workers) == workers)

@@ -7,36 +7,92 @@ from typing import Any
 
 import pytest
 
-from benchmarks import strain, strain_loop
+import penstock as ps
+from benchmarks import images, scaling, strain, strain_loop
 from benchmarks.harness import Run
-from benchmarks.scaling_model import MOST_WORKERS, Cost, fitted, saturation, simulated
+from benchmarks.scaling_engine import shapes, simulated
+from benchmarks.scaling_model import Cost, ShapeAt, at_work, fitted, saturation, useful
 
 COST = Cost(rows=256, batch_s=400e-6, task_s=20e-6, work_s=0.2)
 
 
-def test_a_line_gives_back_what_it_was_made_from() -> None:
-    """Costs for a batch and for a task are found again from the parent's times, also where tasks stop getting smaller."""
-    found = fitted({workers: COST.parent_s(workers) for workers in (1, 2, 4, 64, 128)}, 256, COST.work_s)
+@pytest.fixture(scope="module")
+def shape_at(tmp_path_factory: pytest.TempPathFactory) -> ShapeAt:
+    """Return how the engine cuts batches of 256 images that are augmented."""
+    folder = tmp_path_factory.mktemp("images")
+    images.generate(folder / "files", count=8, seed=0)
+    ps.convert(folder / "files", folder / "images", workers=0)
+    asked = shapes(strain_loop.loader_of({"data": str(folder / "images"), "images": True, "batch_size": 256, "workers": 1}))
+    return lambda workers: asked(workers)._replace(rows=256)
+
+
+@pytest.fixture(scope="module")
+def rows_at(tmp_path_factory: pytest.TempPathFactory) -> ShapeAt:
+    """Return how the engine lays out batches of 1,024 numbers."""
+    data = strain.make_rows(tmp_path_factory.mktemp("rows") / "rows", 100_000)
+    return shapes(strain_loop.loader_of({"data": data, "batch_size": 1024, "workers": 1}))
+
+
+def test_a_line_gives_back_what_it_was_made_from(shape_at: ShapeAt, rows_at: ShapeAt) -> None:
+    """Costs for a batch and for a task are found again from the parent's times, also where tasks stop getting smaller; uncut batches have one cost."""
+    found = fitted({workers: COST.parent_s(shape_at(workers)) for workers in (1, 2, 4, 64, 128)}, shape_at, 256, COST.work_s)
     assert found.batch_s == pytest.approx(COST.batch_s)
     assert found.task_s == pytest.approx(COST.task_s)
-    assert fitted({1: 1e-3}, 8, 1.0).parent_s(1) == pytest.approx(1e-3)
+    assert fitted({1: 1e-3, 8: 1e-3}, rows_at, 8, 1.0).parent_s(rows_at(1)) == pytest.approx(1e-3)
 
 
-def test_saturation_is_where_workers_make_what_the_parent_hands_over() -> None:
-    """One worker fewer leaves the parent idle at times; beyond it the rate is the parent's."""
-    workers = saturation(COST)
-    assert (workers - 1) / COST.work_s < 1 / COST.parent_s(workers - 1)
-    assert COST.rate(workers) == pytest.approx(256 / COST.parent_s(workers))
-    assert COST.rate(2 * workers) == pytest.approx(COST.rate(workers))
-    assert saturation(Cost(rows=8, batch_s=0.0, task_s=1e-12, work_s=1e9)) == MOST_WORKERS
+def test_saturation_is_where_workers_make_what_the_parent_hands_over(shape_at: ShapeAt) -> None:
+    """One worker fewer leaves the parent idle at times; beyond it the rate is the parent's. Where too few can be at work there is no such number."""
+    slow = COST._replace(batch_s=5e-3)
+    workers = saturation(slow, shape_at, 500)
+    assert workers is not None
+    assert (workers - 1) / slow.work_s < 1 / slow.parent_s(shape_at(workers - 1))
+    assert slow.rate(shape_at(workers), workers) == pytest.approx(256 / slow.parent_s(shape_at(workers)))
+    assert saturation(COST, shape_at, 500) is None
+    assert useful(shape_at, 500) == 64
+    assert "no more than 64" in scaling.sentence("images", scaling.told(COST, shape_at))
+    assert f"from {workers} workers on" in scaling.sentence("images", scaling.told(slow, shape_at))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 8, 64, 512])
-def test_the_simulation_agrees_with_the_formula(workers: int) -> None:
-    """With a window of batches in flight, times that scatter cost little; the parent is busy as the formula says."""
-    rate, busy = simulated(COST, workers, batches=2000)
-    assert rate == pytest.approx(COST.rate(workers), rel=0.1)
-    assert busy == pytest.approx(min(COST.rate(workers) * COST.parent_s(workers) / 256, 1), rel=0.1)
+@pytest.mark.parametrize("workers", [1, 2, 8, 64, 500])
+def test_the_simulation_agrees_with_the_formula(shape_at: ShapeAt, workers: int) -> None:
+    """Where times do not scatter the rate is the formula's but for the parent's share; where they do it is lower, and the parent as much less busy."""
+    shape = shape_at(workers)
+    even, busy = simulated(COST, shape, workers, scatter=0.0)
+    assert even == pytest.approx(COST.rate(shape, workers), rel=0.01 if workers < 64 else 0.2)
+    assert busy == pytest.approx(even * COST.parent_s(shape) / 256, rel=0.01)
+    uneven, less_busy = simulated(COST, shape, workers)
+    assert 0.5 * even < uneven <= even * 1.01
+    assert less_busy == pytest.approx(uneven * COST.parent_s(shape) / 256, rel=0.01)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8, 64, 500])
+def test_the_simulation_keeps_in_work_what_the_engine_does(shape_at: ShapeAt, workers: int) -> None:
+    """While the consumer waits, two batches of images in chunks of 8 rows or more are in work: by the engine's own numbers, and never more tasks."""
+    found: list[int] = []
+    simulated(COST, shape_at(workers), workers, trace=found)
+    assert max(found) == 2 * min(workers, 256 // 8)
+    assert at_work(shape_at(workers), workers) == min(workers, max(found))
+
+
+def test_a_parent_that_takes_long_sets_the_rate(shape_at: ShapeAt) -> None:
+    """Workers then have batches ready, of which there are never more ahead than the engine's window."""
+    slow, found = COST._replace(batch_s=50e-3), list[int]()
+    shape = shape_at(16)
+    rate, busy = simulated(slow, shape, 16, trace=found)
+    assert max(found) <= shape.window * 16
+    assert rate == pytest.approx(256 / slow.parent_s(shape), rel=0.05)
+    assert busy == pytest.approx(1, rel=0.05)
+
+
+def test_batches_of_plain_rows_have_the_whole_window_in_work(rows_at: ShapeAt) -> None:
+    """They are not cut, several share a slot, and each worker has its prefetched slots in work from the beginning."""
+    found: list[int] = []
+    shape = rows_at(4)
+    assert (shape.parts, shape.least) == (1, shape.window)
+    simulated(COST._replace(rows=1024), shape, 4, trace=found)
+    assert max(found) == shape.window
+    assert useful(rows_at, 500) == 500
 
 
 def run_of(**told: Any) -> Run:
