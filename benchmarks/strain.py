@@ -1,6 +1,7 @@
-"""Does the loader keep pace under strain: a slow consumer, slow samples, many epochs, very many rows?
+"""Does the loader keep pace under strain, and out of the way: a slow consumer, slow samples, many epochs, very many rows?
 
 - A consumer whose step takes half as long again as the loader needs for a batch: what part of its time does it wait?
+- What part of a core does the training process itself spend on loading 1,000 images a second? The step does not get that.
 - One sample in a hundred ten times as slow, which is 9 % more work: how much of the rate is lost, and is the order the same?
 - Twenty epochs, and 1 million against 100 million rows: does memory grow? Pages of the mapped shards are told apart from memory: they are the
   page cache, which the system takes back whenever it wants them, and torch over a mapped array has them too.
@@ -17,6 +18,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,9 @@ EVERY, FACTOR = 100, 10
 
 WORK = 1 + (FACTOR - 1) / EVERY
 """Of the uneven samples over that of the even ones."""
+
+PARENT_BOUND = 0.05
+"""Of a core, for 1,000 images a second: the most that loading may take of the training process."""
 
 CHUNK = 4_000_000
 """Rows written at once."""
@@ -65,6 +70,7 @@ def configurations(folder: Path, count: int, rows: int) -> dict[str, Config]:
             found[f"{name} samples, {workers} workers"] = {**base, **burn, "experiment": "uneven", "workers": workers}
         for name, slow in (("images", photos), ("rows", {"data": some, "batch_size": 1024})):
             found[f"consumer of {name}, {workers} workers"] = {**base, **slow, "experiment": "consumer", "workers": workers}
+        found[f"handover of images, {workers} workers"] = {**base, **photos, "experiment": "handover", "workers": workers, "epochs": 4}
     for workers in (0, 2):
         epochs = {"experiment": "memory", "workers": workers, "epochs": 20, "batches": 1000}
         found[f"20 epochs of images, {workers} workers"] = {**base, **photos, **epochs}
@@ -96,6 +102,9 @@ def answers(runs: dict[str, list[Run]], rows: int) -> list[tuple[str, str, bool]
             waiting, present, step_ms = median(each, "waiting"), median(each, "waiting_when_ready"), 1000 * median(each, "step_s")
             question = f"waiting of a slow consumer of {name}, {workers} workers, steps of {step_ms:.0f} ms (under 1 %)"
             found.append((question, f"{waiting:.2%}, and {present:.2%} when batches lie ready", waiting < 0.01))
+        share = median(runs[f"handover of images, {workers} workers"], "parent_s_per_1000")  # CPU seconds in each second that brings 1,000
+        question = f"parent CPU per 1,000 images/s, {workers} workers (under {100 * PARENT_BOUND:g} % of a core)"
+        found.append((question, f"{share:.2%} of a core", share < PARENT_BOUND))
     for workers in (0, 2):
         grown = growth(runs[f"20 epochs of images, {workers} workers"]) / 1e6
         found.append((f"growth over 20 epochs of images, {workers} workers (within 10 MB)", f"{grown:.1f} MB", grown < 10))
@@ -107,14 +116,14 @@ def answers(runs: dict[str, list[Run]], rows: int) -> list[tuple[str, str, bool]
     return found
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Make the data, run the rounds, print and save the answers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=2000, help="images")
     parser.add_argument("--rows", type=int, default=100_000_000)
     parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     began = time.time()
     with tempfile.TemporaryDirectory() as folder:
         runs = interleaved(configurations(Path(folder), chosen.count, chosen.rows), chosen.rounds)

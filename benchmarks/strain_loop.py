@@ -123,17 +123,19 @@ def tree_memory() -> dict[str, int]:
 
 
 def handover(config: dict[str, Any]) -> dict[str, Any]:
-    """Measure the processor time of this process and of the workers for a batch."""
+    """Measure the processor time of this process and of the workers for a batch, and of this process for 1,000 samples."""
     loader = loader_of(config)
     for _ in loader:
         pass
-    parent_s, tree_s, batches = time.process_time(), tree_cpu_s(), 0
+    parent_s, tree_s, batches, samples = time.process_time(), tree_cpu_s(), 0, 0
     for _ in range(config["epochs"]):
         for _ in loader:
             batches += 1
+        samples += loader.stats().samples
     parent_s, tree_s = time.process_time() - parent_s, tree_cpu_s() - tree_s
     loader.close()
-    return {"parent_s": parent_s / batches, "work_s": max(tree_s - parent_s, 0.0) / batches}  # the tree's is counted in ticks
+    work_s = max(tree_s - parent_s, 0.0)  # the tree's is counted in ticks
+    return {"parent_s": parent_s / batches, "work_s": work_s / batches, "parent_s_per_1000": 1000 * parent_s / samples}
 
 
 def memory(config: dict[str, Any]) -> dict[str, Any]:

@@ -113,19 +113,23 @@ def test_every_question_has_its_answer(tmp_path: Path) -> None:
         "memory_bytes": 10_000_000,
         "mapped_bytes": 5,
         "epochs": grown,
+        "parent_s_per_1000": 0.049,
     }
     runs = {name: [run_of(**told)] * 3 for name in configs}
     runs["consumer of rows, 1 workers"] = [run_of(**{**told, "waiting": 0.03, "waiting_when_ready": 0.025})] * 3
     runs["consumer of rows, 2 workers"] = [run_of(**{**told, "waiting": 0.03, "waiting_when_ready": 0.01})] * 3
     runs["uneven samples, 2 workers"] = [run_of(**{**told, "samples_per_s": 90.0, "order": 8})] * 3
+    runs["handover of images, 2 workers"] = [run_of(parent_s_per_1000=share) for share in (0.0, 0.05, 0.9)]
     found = {question: good for question, _, good in strain.answers(runs, 2_000_000)}
     bad = [question for question, good in found.items() if not good]
-    assert len(found) == 12
+    assert len(found) == 14
+    assert "parent CPU per 1,000 images/s, 1 workers (under 5 % of a core)" in found
     assert [question.partition(",")[0] for question in bad] == [
         "waiting of a slow consumer of rows",
         "rate with slow samples over their share of the work",
         "order with slow samples",
         "waiting of a slow consumer of rows",
+        "parent CPU per 1",
         "growth over 20 epochs of images",
         "growth over 20 epochs of images",
     ]
