@@ -1,14 +1,15 @@
-"""The arithmetic of `benchmarks/strain` and `benchmarks/scaling`, and that their programs run. Nothing is measured here."""
+"""The arithmetic of `benchmarks/strain` and `benchmarks/scaling`, and that their programs run, small. No figure is looked at."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import penstock as ps
-from benchmarks import images, scaling, strain, strain_loop
+from benchmarks import harness, images, scaling, strain, strain_loop
 from benchmarks.harness import Run
 from benchmarks.scaling_engine import shapes, simulated
 from benchmarks.scaling_model import Cost, ShapeAt, at_work, fitted, saturation, useful
@@ -144,3 +145,34 @@ def test_each_experiment_runs(tmp_path: Path, experiment: str, workers: int) -> 
     found = strain_loop.EXPERIMENTS[experiment](config)
     assert found
     assert all(value >= 0 for value in found.values() if isinstance(value, (int, float)))
+
+
+def test_the_program_of_scaling_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It makes its data, measures in processes of their own, prints a table and an answer for each kind, and saves them."""
+    monkeypatch.setattr(scaling, "MEASURED", (1,))
+    monkeypatch.setattr(scaling, "SHOWN", (1, 4))
+    scaling.main(["--rounds", "1", "--count", "8", "--rows", "5000", "--json", str(tmp_path / "new" / "out.json")])
+    told = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert set(told) == {"machine", "images", "rows"}
+    assert all(set(told[kind]) >= {"batch_s", "task_s", "work_s", "saturation", "useful", "rate", "points"} for kind in ("images", "rows"))
+    printed = capsys.readouterr().out
+    assert "images: parent" in printed
+    assert "rows: " in printed
+
+
+def test_the_program_of_strain_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It makes its data, runs each kind of experiment in a process of its own (one stands for those of its kind), judges every answer and saves all."""
+
+    def interleaved(configs: dict[str, dict[str, Any]], rounds: int) -> dict[str, list[Run]]:
+        few = {"cost_s": 1e-6, "epochs": 10, "batches": 5, "workers": 1, "batch_size": 1024}
+        chosen = {config["experiment"]: {**config, **few} for config in reversed(configs.values())}
+        ran = {experiment: [harness.measure(config)] * rounds for experiment, config in chosen.items()}
+        return {name: ran[config["experiment"]] for name, config in configs.items()}
+
+    monkeypatch.setattr(strain, "interleaved", interleaved)
+    strain.main(["--rounds", "2", "--count", "8", "--rows", "2000000", "--json", str(tmp_path / "new" / "out.json")])
+    told = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert len(told["answers"]) == 14
+    assert all(len(answer) == 3 for answer in told["answers"])
+    assert {len(runs) for runs in told["runs"].values()} == {2}
+    assert "within the bound" in capsys.readouterr().out
