@@ -15,6 +15,7 @@ from ..errors import BadRequest
 from ..transforms.base import Op, Ragged, Spec
 from ..transforms.chain import Chain, compile_chain
 from ..transforms.map import DeclaredMap, Map
+from ..transforms.split import Rest, split
 from ..transforms.tokens import From
 from .apply import Steps, sample_of
 from .law import Ordering
@@ -41,6 +42,25 @@ def compile_work(
     mapping = None if function is None else _declared(dataset, chains, function, ordering.seed)
     steps = Steps(fields=dict(dataset.fields), chains=chains, mapping=mapping)
     return work_of(dataset, steps, _outputs(dataset, chains, mapping), ordering=ordering, tail=tail)
+
+
+def split_transforms(dataset: Source, transforms: Mapping[str, Sequence[Op]]) -> tuple[dict[str, Sequence[Op]], dict[str, Rest]]:
+    """Return the transforms that workers keep, and by column what is left for a device.
+
+    Raises:
+        BadRequest: a transform does not fit its column.
+    """
+    stays: dict[str, Sequence[Op]] = {}
+    rests: dict[str, Rest] = {}
+    for name, given in transforms.items():
+        ops = [given] if isinstance(given, Op) else list(given)
+        new = ops[:1] if ops and isinstance(ops[0], From) else []
+        source = new[0].column if new and isinstance(new[0], From) else name
+        cut = split(name, dataset.fields[source], ops[len(new) :], source) if source in dataset.fields else None
+        stays[name] = ops if cut is None else [*new, *cut[0]]
+        if cut is not None:
+            rests[name] = cut[1]
+    return stays, rests
 
 
 def _chains(dataset: Source, transforms: Mapping[str, Sequence[Op]]) -> dict[str, Chain]:

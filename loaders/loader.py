@@ -36,6 +36,8 @@ from .topology import Topology
 if TYPE_CHECKING:
     from ..transforms.base import Op
     from ..transforms.map import Map
+    from ..transforms.mixing import BatchOp
+    from .device_finish import Finish
     from .ledger import Digest
     from .torch_borrowed import Borrowed
 
@@ -63,6 +65,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     _stored: Stored | None = None
     _static: Callable[[], Callable[[Batch], Batch]] = staticmethod(lambda: _as_it_is)
+    _finish: Finish | None = None
     device: str = "cpu"
     plan: Plan
     ordering: Ordering
@@ -109,6 +112,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         device: Any = None,
         device_prefetch: int = 1,
         static_buffers: bool = False,
+        normalize_on: Literal["host", "device"] = "host",
+        batch_transforms: Sequence[BatchOp] | None = None,
         snapshot_every_n_steps: int | None = 1,
     ) -> None:
         """Decide the plan and compile the transforms; nothing is read but the manifest (and the first row, when there is a `map`).
@@ -149,6 +154,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             device: a CUDA device on which batches come, `"auto"` for one if there is one; None or `"cpu"` leaves them where they were written.
             device_prefetch: finished batches on their way to the device, or there, ahead of the loop.
             static_buffers: whether every batch comes in the same tensors on the device, as a CUDA graph that was captured needs it.
+            normalize_on: `"device"` leaves flips, colours, normalising and erasing of images to the CUDA device, to which they go as bytes; on the host as ever without one.
+            batch_transforms: `MixUp` and `CutMix`, done to whole batches where they arrive.
             snapshot_every_n_steps: of a dataset, not stored by Penstock, that has a state: it is asked for it behind every so many batches of a worker.
 
         Raises:
@@ -173,18 +180,23 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             pin_memory_device,
             in_order,
         )
-        order, moving = (window_shards, lanes, epoch_samples), (device, device_prefetch, static_buffers)
-        own = OwnOptions(transforms, map, seed, tail, topology, broadcast, sequence, tickets, *order, output, *moving)
-        self.snapshot_every_n_steps = snapshot_every_n_steps
-        self._begin(dataset, options, own)
+        own = OwnOptions(transforms, map, seed, tail, topology, broadcast, sequence, tickets, window_shards, lanes, epoch_samples, output)
+        own = own._replace(device=device, device_prefetch=device_prefetch, static_buffers=static_buffers, normalize_on=normalize_on)
+        self._begin(dataset, options, own._replace(batch_transforms=batch_transforms), snapshot_every_n_steps)
 
-    def _begin(self, dataset: Any, options: TorchOptions, own: OwnOptions) -> None:
+    def _begin(self, dataset: Any, options: TorchOptions, own: OwnOptions, snapshot_every_n_steps: int | None) -> None:
         """Be a loader over stored data, or torch's."""
+        self.snapshot_every_n_steps = snapshot_every_n_steps
         if isinstance(dataset, SOURCES):
-            self._store(Stored(dataset, options, own, torch.get_num_threads(), self._onward(own)), options, own)
+            onward = self._onward(own)
+            kept, finish = self._finishing(dataset, own, on_device=onward is not None)
+            self._store(Stored(dataset, options, kept, torch.get_num_threads(), onward), options, own)
+            if finish is not None:
+                finish.check(self._its("batch_transforms=").work.outputs)
+                self._finish = finish
         else:
             check_borrowed(dataset, own)
-            self._borrowed: Borrowed = importlib.import_module(".torch_borrowed", __package__).Borrowed(self.snapshot_every_n_steps)
+            self._borrowed: Borrowed = importlib.import_module(".torch_borrowed", __package__).Borrowed(snapshot_every_n_steps)
             super().__init__(dataset, **options.to_torch())
 
     def _onward(self, own: OwnOptions) -> Onward | None:
@@ -204,6 +216,23 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             self._static = devices.Static
         made: Onward = devices.onward(found, own.device_prefetch)
         return made
+
+    @staticmethod
+    def _finishing(dataset: Any, own: OwnOptions, *, on_device: bool) -> tuple[OwnOptions, Finish | None]:
+        """Return the options without what is done where batches arrive, and what does that."""
+        rests = {}
+        if own.normalize_on == "device" and on_device and own.transforms is not None:
+            if own.map is not None:
+                raise BadRequest("normalize_on='device' finishes columns behind the workers, where map= would see bytes: leave one of them out")
+            stays, rests = importlib.import_module(".compile", __package__).split_transforms(dataset, own.transforms)
+            own = own._replace(transforms=stays)
+        if not rests and not own.batch_transforms:
+            return own, None
+        if own.tickets is not None or own.output == "numpy":
+            other = "tickets= (who says which rows come?)" if own.tickets is not None else "output='numpy'"
+            raise BadRequest(f"batch_transforms= and normalize_on='device' do not go with {other}: leave one of them out")
+        made: Finish = importlib.import_module(".device_finish", __package__).Finish(rests, tuple(own.batch_transforms or ()))
+        return own, made
 
     def _store(self, stored: Stored, options: TorchOptions, own: OwnOptions) -> None:
         """Be a loader over stored data, to whom it may look like torch's."""
@@ -361,10 +390,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         else:
             self._stored.engine.close()
 
-    def _wrapper(self, stored: Stored) -> Callable[[Batch], Batch]:
+    def _wrapper(self, stored: Stored, epoch: int, start: int) -> Callable[[Batch], Batch]:
         """Return what makes a batch of arrays one of what the user asked for."""
-        if self.output == "numpy" or self.device != "cpu":
-            return self._static()
+        moved = self.output == "numpy" or self.device != "cpu"
+        before, behind = _as_it_is if moved else self._tensors(stored), self._static()
+        if self._finish is not None:
+            return self._finish.of(stored.identities(epoch, start), before, behind)
+        return behind if moved else before
+
+    def _tensors(self, stored: Stored) -> Callable[[Batch], Batch]:
+        """Return what makes a batch of arrays one of tensors over the same memory, or in pinned memory."""
         pin = self.pin_memory and torch.cuda.is_available()
         if self.pin_memory and not pin:
             warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be used.", stacklevel=4)

@@ -13,6 +13,7 @@ from .ring import MAX_WORKERS
 if TYPE_CHECKING:
     from ..transforms.base import Op
     from ..transforms.map import Map
+    from ..transforms.mixing import BatchOp
 
 
 class TorchOptions(NamedTuple):
@@ -58,6 +59,8 @@ class OwnOptions(NamedTuple):
     device: Any = None
     device_prefetch: int = 1
     static_buffers: bool = False
+    normalize_on: Literal["host", "device"] = "host"
+    batch_transforms: Sequence[BatchOp] | None = None
 
 
 def integer(name: str, value: object) -> int:
@@ -114,6 +117,8 @@ def check_stored(options: TorchOptions, own: OwnOptions) -> int:
         raise BadRequest(f"batch_size={size!r}: a batch has one row or more")
     if own.output not in ("torch", "numpy"):
         raise BadRequest(f"output={own.output!r} is not 'torch' or 'numpy'")
+    if own.normalize_on not in ("host", "device"):
+        raise BadRequest(f"normalize_on={own.normalize_on!r} is not 'host' or 'device'")
     if integer("device_prefetch", own.device_prefetch) < 0:
         raise BadRequest(f"device_prefetch={own.device_prefetch}: batches that are copied ahead of the loop, 0 or more")
     for name, remedy in _REMEDIES.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from ..errors import BadRequest
@@ -189,6 +189,13 @@ class Stored:
         found: Digest = ledger.Digest(self.fingerprint().to_json(), {integer("epoch", epoch): ledger.whole_epoch(self.plan) for epoch in epochs})
         return found
 
+    def identities(self, epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
+        """Yield the keys and samples of the rows of each batch of an epoch entered at position `start`."""
+        told = importlib.import_module(".identities", __package__).identities
+        stream = stream_of(self.work.dataset, self.ordering)  # its own: a stream keeps what was drawn last
+        found: Iterator[tuple[Any, Any]] = told(stream, self.plan, self.ordering.seed, epoch, start)
+        return found
+
     def confirm(self) -> bool:
         """Say that the last drawn batch is done with; False when it was given to somebody else."""
         return self._ticketed is None or bool(self._ticketed.confirm())
@@ -222,11 +229,11 @@ class Stored:
         self._delivering = True
         return epoch, start
 
-    def batches(self, wrapper: Callable[[], Wrap], entered: Callable[[int], None]) -> Generator[Batch, None, None]:
+    def batches(self, wrapper: Callable[[int, int], Wrap], entered: Callable[[int], None]) -> Generator[Batch, None, None]:
         """Yield the batches of the next epoch, or of the rest of the one that a loaded state stands in.
 
         Args:
-            wrapper: returns what makes a batch of arrays one of what the user asked for.
+            wrapper: given the epoch and the position at which it is entered, returns what makes a batch of arrays one of what the user asked for.
             entered: hears which epoch it is.
         """
         epoch, start = self._enter()
@@ -236,7 +243,7 @@ class Stored:
         tally = self.tally = Tally()
         self._entered.append((epoch, start, tally))
         source = self.engine.epoch(self.plan, epoch, start)
-        wrap = wrapper()
+        wrap = wrapper(epoch, start)
         clock = time.perf_counter
         began = asked = clock()
         try:

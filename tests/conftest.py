@@ -6,7 +6,10 @@ background may have them ignore SIGINT, and so every process that they start and
 
 from __future__ import annotations
 
+import importlib
 import signal
+
+import pytest
 
 from penstock import order
 from penstock.loaders import gather
@@ -27,3 +30,11 @@ def pytest_sessionstart() -> None:
         color._turn_hue,
     ):
         kernel.load()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not importlib.import_module("torch").cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))

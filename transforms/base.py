@@ -157,6 +157,20 @@ class PixelOp(Op):
         """Return the compiled functions that `fast` calls."""
 
 
+class SlotOp(Op):
+    """An op that changes some of the finished values where they were written; it stands behind all others."""
+
+    @abstractmethod
+    def touch(self, out: Array, given: Given, rng: Random) -> None:
+        """Change a finished value in place."""
+
+    def apply(self, value: Array, given: Given, rng: Random) -> Array:
+        """Change a copy."""
+        out = np.array(value, order="C")
+        self.touch(out, given, rng)
+        return out
+
+
 def image_spec(op: Op, given: Given) -> tuple[int | None, int | None, int]:
     """Return (height, width, channels) if `given` is an image of bytes with its channels last, which is what image ops work on.
 

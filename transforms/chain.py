@@ -24,7 +24,7 @@ from ..fields import Field, Image
 from ..jit import Kernel
 from . import region
 from .arrays import ToLayout
-from .base import Array, Encoded, Geometric, Given, Layout, Op, PixelOp, Ragged, Spec
+from .base import Array, Encoded, Geometric, Given, Layout, Op, PixelOp, Ragged, SlotOp, Spec
 from .geometry import Crop, Scale, Step, View
 from .image import Decode
 from .jpeg import Header, decode
@@ -66,6 +66,7 @@ class Chain:
         head: what turns stored pixels with their channels first before image ops see them.
         body: the image ops behind it.
         tail: the ops behind those.
+        after: the ops that change some of the finished values.
         table: what `tail` makes of each byte of each channel, when it is an image's and can be told so; else `tail` runs with numpy.
     """
 
@@ -78,6 +79,7 @@ class Chain:
     head: tuple[Stage, ...]
     body: tuple[Stage, ...]
     tail: tuple[Stage, ...]
+    after: tuple[Stage, ...]
     table: Array | None
 
     def run(self, value: Array, key: int, sample: int, out: Array) -> tuple[int, int]:
@@ -98,6 +100,7 @@ class Chain:
         rng = Random(key, sample)
         if self.table is None:
             out[...] = _carried(self.tail, value, rng)
+            self._touch(out, rng)
             return 0, perf_counter_ns() - begin
         work = Sample(self.decoder, _carried(self.head, value, rng))
         items = self._plan(*work.view.size, rng)
@@ -108,7 +111,13 @@ class Chain:
             else:
                 work.extend(item)
         work.finish(self.table, out, channels_first=isinstance(self.output, Spec) and self.output.layout == "CHW")
+        self._touch(out, rng)
         return work.decode_ns, perf_counter_ns() - begin - work.decode_ns
+
+    def _touch(self, out: Array, rng: Random) -> None:
+        for stage in self.after:
+            assert isinstance(stage.op, SlotOp)
+            stage.op.touch(out, stage.given, rng.op(stage.number))
 
     def run_rows(self, values: Array, out: Array) -> None:
         """Write a batch of transformed rows, `[rows, *shape]`; for chains whose `rowwise` is true.
@@ -167,6 +176,9 @@ class Chain:
         sources = np.array([each.ctypes.data for each in values], np.int64)
         channels_first = output.layout == "CHW"
         resample_rows(sources, (shape[0], shape[1], shape[2]), boxes, size, flipped, table, out, channels_first=channels_first)
+        if self.after:
+            for slot, key, sample in zip(out, keys, samples, strict=True):
+                self._touch(slot, Random(key, sample))
 
     def reference(self, value: Array, key: int, sample: int) -> Array:
         """Return the transformed sample, op by op, from the same decoding as `run`'s."""
@@ -177,7 +189,7 @@ class Chain:
             value = enlarged(decode(value, header, self.decoder.mode, factor), factor, header.upright)
         for stage in (*self.head, *self.body):
             value = stage.op.apply(value, stage.given, rng.op(stage.number))
-        return np.asarray(_carried(self.tail, value, rng), order="C")
+        return np.asarray(_carried((*self.tail, *self.after), value, rng), order="C")
 
     def kernels(self) -> tuple[Kernel, ...]:
         """Return the compiled functions that `run` calls."""
@@ -278,8 +290,11 @@ def compile_chain(name: str, field: Field, ops: Sequence[Op], source: str | None
             raise BadRequest(f"column {name!r}: {op!r} is not a transform; a function on whole samples goes to the loader's map= argument")
     if isinstance(field, Image) and not (found and isinstance(found[0], Decode)):
         found.insert(0, Decode())
+    finishing = next((count for count, op in enumerate(reversed(found)) if not isinstance(op, SlotOp)), len(found))
+    if early := [op for op in found[: len(found) - finishing] if isinstance(op, SlotOp)]:
+        raise BadRequest(f"column {name!r}: {early[0]} changes finished values: put it behind all other ops")
     if isinstance(field, Image) and not any(isinstance(op, ToLayout) for op in found):
-        found.append(ToLayout("CHW"))
+        found.insert(len(found) - finishing, ToLayout("CHW"))
     stages, output = _declared(name, given, found)
     if isinstance(output, Spec) and not output.known:
         last = next((s.op for s in reversed(stages) if not isinstance(s.op, ToLayout)), found[-1])
@@ -291,7 +306,7 @@ def compile_chain(name: str, field: Field, ops: Sequence[Op], source: str | None
     moving = [number for number, stage in enumerate(stages) if isinstance(stage.op, (Geometric, PixelOp))]
     split = moving[-1] + 1 if moving else int(decoder is not None)
     body = tuple(stage for stage in stages[int(decoder is not None) : split] if isinstance(stage.op, (Geometric, PixelOp)))
-    tail = tuple(stages[split:])
+    tail, after = tuple(stages[split : len(stages) - finishing]), tuple(stages[len(stages) - finishing :])
     pixels = decoder is not None or bool(body)
     return Chain(
         name=name,
@@ -303,6 +318,7 @@ def compile_chain(name: str, field: Field, ops: Sequence[Op], source: str | None
         head=_between(name, stages[int(decoder is not None) : split]),
         body=body,
         tail=tail,
+        after=after,
         table=_table(tail, output) if pixels and isinstance(output, Spec) else None,
     )
 

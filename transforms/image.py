@@ -42,7 +42,12 @@ def _pair(op: str, size: int | Sequence[int]) -> tuple[int, int]:
     return (_positive(op, "size", number),) * 2
 
 
-def _range(op: str, name: str, value: Sequence[float]) -> tuple[float, float]:
+def numbers_range(op: str, name: str, value: Sequence[float]) -> tuple[float, float]:
+    """Return a pair of numbers above 0, the lower one first.
+
+    Raises:
+        BadRequest: it is none; names the op and its argument.
+    """
     try:
         low, high = (float(n) for n in value)
     except (TypeError, ValueError):
@@ -252,8 +257,8 @@ class RandomResizedCrop(Geometric):
     def __post_init__(self) -> None:
         """Check the arguments."""
         object.__setattr__(self, "size", _pair("RandomResizedCrop", self.size))
-        object.__setattr__(self, "scale", _range("RandomResizedCrop", "scale", self.scale))
-        object.__setattr__(self, "ratio", _range("RandomResizedCrop", "ratio", self.ratio))
+        object.__setattr__(self, "scale", numbers_range("RandomResizedCrop", "scale", self.scale))
+        object.__setattr__(self, "ratio", numbers_range("RandomResizedCrop", "ratio", self.ratio))
 
     def declare(self, given: Given) -> Spec:
         """Return the size."""

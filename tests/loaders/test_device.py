@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contracts.pictures import encode, noise
 from inside import stored_of
 
 import penstock as ps
@@ -261,3 +262,104 @@ def test_without_cuda_auto_stays_on_the_host_and_the_rest_is_refused(rows: ps.Da
     with pytest.raises(ps.BadRequest, match="needs a penstock"):
         ps.DataLoader([1, 2], device="cuda")
     assert device_of(None) is None
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> ps.Dataset:
+    """Return 60 small photographs with labels."""
+    path: Path = tmp_path_factory.mktemp("images") / "d"
+    with ps.Writer(path, fields={"image": ps.Image("jpeg"), "label": ps.Scalar("int64")}, shard_size="40KB") as writer:
+        for i in range(60):
+            writer.write({"image": encode(noise(24, 30, seed=i)).tobytes(), "label": i % 7})
+    return ps.Dataset(path)
+
+
+AUGMENT = [
+    ps.transforms.RandomResizedCrop(16),
+    ps.transforms.RandomHorizontalFlip(),
+    ps.transforms.Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]),
+    ps.transforms.RandomErasing(0.5),
+]
+
+
+def same(left: Any, right: Any) -> None:
+    """Compare two runs of batches."""
+    for one, other in zip(left, right, strict=True):
+        assert list(one) == list(other)
+        for name, value in one.items():
+            assert value.dtype == other[name].dtype
+            assert torch.allclose(value.float(), other[name].float(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_workers": 2},
+        {"tail": "pad", "topology": (1, 2)},
+        {"window_shards": 2, "lanes": 2, "topology": (0, 2)},
+        {"epoch_samples": 90},
+    ],
+    ids=str,
+)
+def test_bytes_finished_on_the_device_are_what_workers_finish(images: ps.Dataset, pins: dict[int, int], options: dict[str, Any]) -> None:
+    """normalize_on='device' sends bytes and yields the host's batches, for every order and tail, over two epochs, and from the middle of one."""
+    told: dict[str, Any] = {"shuffle": True, "seed": 3, "transforms": {"image": AUGMENT}, **options}
+    host = ps.DataLoader(images, 8, **told)
+    device = ps.DataLoader(images, 8, **told, device="cuda", normalize_on="device")
+    assert stored_of(device).work.outputs["image"].dtype == "uint8"
+    assert device.transforms["image"] is AUGMENT
+    for _ in range(2):
+        same(device, host)
+    for loader in (host, device):
+        loader.load_state_dict(host.state_at(5, 2))
+    same(device, host)
+
+
+def test_bytes_of_a_mixture_are_keyed_as_by_workers(images: ps.Dataset, pins: dict[int, int]) -> None:
+    """Samples of a mixture, some of them twice an epoch, look on the device as they do from workers, each time."""
+
+    def made(**options: Any) -> ps.DataLoader:
+        mixture = ps.Mixture({"a": images, "b": images}, weights={"a": 3, "b": 1})
+        return ps.DataLoader(mixture, 8, shuffle=True, transforms={"image": AUGMENT}, **options)
+
+    same(made(device="cuda", normalize_on="device"), made())
+
+
+def test_without_a_device_the_host_normalises(images: ps.Dataset) -> None:
+    """normalize_on='device' with device='auto' on a machine without CUDA is the host's chain."""
+    told: dict[str, Any] = {"transforms": {"image": AUGMENT}}
+    loader = ps.DataLoader(images, 8, device="cpu", normalize_on="device", **told)
+    assert stored_of(loader).work.outputs["image"].dtype == "float32"
+    same(loader, ps.DataLoader(images, 8, **told))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_mixed_where_they_arrive(images: ps.Dataset, pins: dict[int, int], workers: int) -> None:
+    """MixUp and CutMix give labels that are shares, the same at a resume, on the host and on a device that also normalises."""
+    ops = [ps.transforms.MixUp(7, 0.3), ps.transforms.CutMix(7)]
+    told: dict[str, Any] = {"shuffle": True, "transforms": {"image": AUGMENT}, "batch_transforms": ops, "num_workers": workers}
+    host = ps.DataLoader(images, 8, **told)
+    found = [{name: value.clone() for name, value in batch.items()} for batch in host]
+    assert all(batch["label"].shape == (len(batch["image"]), 7) for batch in found)
+    assert all(torch.allclose(batch["label"].sum(1), torch.ones(len(batch["label"])), atol=1e-5) for batch in found)
+    same(ps.DataLoader(images, 8, **told, device="cuda", normalize_on="device", static_buffers=False), found)
+    host.load_state_dict(host.state_at(0, 5))
+    same(host, found[5:])
+
+
+def test_what_cannot_be_finished_is_refused(images: ps.Dataset, pins: dict[int, int]) -> None:
+    """Functions on rows, arrays, tickets, ops that are none, and batches without floats, each by name."""
+    op = ps.transforms.MixUp(7)
+    augment: dict[str, Any] = {"transforms": {"image": AUGMENT}}
+    for options, match in (
+        ({"device": "cuda", "normalize_on": "device", "map": slow, **augment}, "map= would see bytes"),
+        ({"normalize_on": "gpu"}, "normalize_on='gpu'"),
+        ({"batch_transforms": [op], "output": "numpy", **augment}, "output='numpy'"),
+        ({"batch_transforms": [op], "transforms": {"image": AUGMENT[:1]}}, "put Normalize or ToDtype first"),
+        ({"batch_transforms": [AUGMENT[0]], **augment}, "is not MixUp or CutMix"),
+        ({"batch_transforms": [ps.transforms.MixUp(7, label="class")], **augment}, "no column 'class'"),
+        ({"device": "cuda", "normalize_on": "device", "transforms": {"picture": AUGMENT}}, "transforms name 'picture'"),
+    ):
+        with pytest.raises(ps.BadRequest, match=match):
+            ps.DataLoader(images, 8, **options)
