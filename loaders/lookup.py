@@ -73,7 +73,7 @@ class Lookup:
         self._dataset = dataset
         self._shards = dataset.manifest.shards
         self._root = str(dataset.manifest.root)
-        self._block_rows = np.array([shard.block_rows for shard in self._shards], np.int64)
+        self._block_rows = dataset.manifest.block_rows
 
     def block(self, shard: int, number: int) -> Mapping[str, Column]:
         """Return block `number` of a shard."""

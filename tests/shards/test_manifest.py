@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock import order
 from penstock.errors import BadData, BadRequest
-from penstock.fields import Array, Image, Scalar, Schema, Tokens
+from penstock.fields import Array, Image, Scalar, Schema, Tokens, schema_to_json
+from penstock.shards import manifest as module
 from penstock.shards.manifest import (
     FORMATS,
     MAX_METADATA_BYTES,
@@ -275,11 +278,65 @@ def test_the_digest_names_the_data_and_not_the_place() -> None:
     assert len({base.digest, *(other.digest for other in others)}) == len(others) + 1
 
 
+@given(
+    st.lists(st.tuples(st.text(min_size=1), st.integers(0, 2**48), st.integers(0, 2**60), st.none() | st.just("0123456789abcdef")), max_size=30),
+    st.lists(st.integers(-(2**63), 2**64), max_size=3),
+)
+def test_the_digest_is_that_of_the_shards_as_json(told: list[tuple[str, int, int, str | None]], stamps: list[int]) -> None:
+    """Whatever paths hold, the digest is the hash of the schema and of each shard as the json module writes them, one behind the other."""
+    shards, seen = [], set()
+    for path, rows, size, xxh3 in told:
+        with contextlib.suppress(BadData):  # no path that a shard may have
+            shards.append(shard(path=path, rows=rows, bytes=size, xxh3=xxh3, format=FORMATS[rows % 3]))
+            if path in seen:
+                shards.pop()
+            seen.add(path)
+    hasher = xxhash.xxh3_128(json.dumps(schema_to_json(SCHEMA), ensure_ascii=False).encode())
+    for one in shards:
+        hasher.update(json.dumps([one.path, one.format, one.rows, one.bytes, one.xxh3], ensure_ascii=False).encode())
+    for stamp in stamps:
+        hasher.update(b"%d " % stamp)
+    assert manifest(*shards, stamps=tuple(stamps)).digest == hasher.hexdigest()
+
+
+def test_the_digest_of_more_shards_than_are_hashed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In how many pieces the text is hashed changes nothing, and the digest of a given list is frozen."""
+    many = [shard(path=f'"{number}\\ ä', rows=number, xxh3=None if number % 2 else "0123456789abcdef") for number in range(10)]
+    whole = manifest(*many)
+    assert whole.digest == "648ffaaf4aa6a22e8c3e242efdb6d0c7"
+    monkeypatch.setattr(module, "_HASHED", 3)
+    assert manifest(*many).digest == whole.digest
+
+
+def test_more_rows_than_an_order_can_number_are_refused() -> None:
+    """Shards whose rows add up to more than 2**62 are refused with the sum, and just as many are not; both limits are one."""
+    assert module.MAX_TOTAL_ROWS == order.MAX_ROWS
+    most = [shard(path=str(number), rows=2**48) for number in range(2**14)]
+    assert manifest(*most).rows == 2**62
+    with pytest.raises(BadData, match="4611686018427387905 rows are more than the 4611686018427387904"):
+        manifest(*most, shard(path="one more", rows=1))
+    with pytest.raises(BadData, match="divide them into datasets"):
+        manifest(*most, *(shard(path=f"more {number}", rows=2**48) for number in range(2**14, 2**16)))
+
+
+def test_what_is_asked_of_all_shards_is_made_with_the_manifest() -> None:
+    """Rows per block, sizes and the digest are there once it is built, and no shard is asked for them again."""
+    made = manifest(shard(path="a", block_rows=3, bytes=7), shard(path="b", block_rows=0, bytes=8))
+    assert made.block_rows.tolist() == [3, 0]
+    assert made.block_rows.dtype == np.int64
+    assert made.bytes == 15
+    object.__setattr__(made, "shards", ())
+    assert (made.rows, made.bytes, made.digest) == (10, 15, manifest(shard(path="a", bytes=7), shard(path="b", bytes=8)).digest)
+    assert (manifest().starts.tolist(), manifest().block_rows.tolist()) == ([0], [])
+    assert manifest().block_rows.dtype == np.int64
+
+
 def test_a_manifest_can_be_pickled_and_compared() -> None:
-    """It is a value: it crosses processes and equals its copy, also after its lazy parts were computed."""
+    """It is a value: it crosses processes and equals its copy, and both know what was made of all shards."""
     made = manifest(shard())
-    _ = made.starts, made.digest
-    assert pickle.loads(pickle.dumps(made)) == made == manifest(shard())
+    copied = pickle.loads(pickle.dumps(made))
+    assert copied == made == manifest(shard())
+    assert (copied.digest, copied.rows) == (made.digest, made.rows)
 
 
 def test_values_cannot_be_changed() -> None:
