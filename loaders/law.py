@@ -141,17 +141,22 @@ class _Pass:
         shards = starts.size - 1
         self.shards = order.permute(np.arange(shards), shards, order.fold("penstock.shards", order.FORMAT, ordering.seed, number))
         """`[shards]`, in the order in which they were dealt."""
-        self.ats = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(starts)[self.shards])])
+        self.ats = np.zeros(starts.size, np.int64)
         """`[shards + 1]`, where each dealt shard begins."""
+        np.cumsum(np.diff(starts)[self.shards], out=self.ats[1:])
         both = np.sort(np.concatenate([self.ats, lanes]), kind="stable")  # two runs to merge, which `np.unique` hashes one by one
-        pieces = both[:-1][np.diff(both) != 0]  # of shards, where a lane ends inside one
-        firsts = np.searchsorted(pieces, lanes[:-1])
-        inside = np.arange(pieces.size) - firsts[np.searchsorted(lanes[1:-1], pieces, side="right")]
-        edges = pieces[inside % (ordering.window_shards or max(pieces.size, 1)) == 0]
-        self.windows = np.append(edges, starts[-1])
+        pieces = both[:-1][both[1:] != both[:-1]]  # of shards, where a lane ends inside one
+        firsts = np.append(np.searchsorted(pieces, lanes[:-1]), pieces.size)
+        width = ordering.window_shards or max(pieces.size, 1)
+        counts = -(-np.diff(firsts) // width)  # windows of each lane
+        numbers = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.windows = np.append(pieces[np.repeat(firsts[:-1], counts) + numbers * width], starts[-1])
         """`[windows + 1]`, where each window begins."""
-        self.moves = starts[self.shards] - self.ats[:-1]
-        """`[shards]`, how far the rows of each dealt shard are from where they stand here."""
+        self._starts = starts
+
+    def moves(self, first: int, last: int) -> Rows:
+        """Return how far the rows of the shards dealt `first` to `last - 1` are from where they stand here."""
+        return np.asarray(self._starts[self.shards[first:last]] - self.ats[first:last])
 
 
 @final
@@ -162,7 +167,7 @@ class _Window:
         begin, end = made.windows[number : number + 2].tolist()
         self._permutation = order.Permutation(end - begin, key)
         first, last = int(np.searchsorted(made.ats, begin, side="right")) - 1, int(np.searchsorted(made.ats, end))
-        self._settle = _settle.bind(Held(made.ats[first:last] - begin), Held(made.moves[first:last] + begin))
+        self._settle = _settle.bind(Held(made.ats[first:last] - begin), Held(made.moves(first, last) + begin))
 
     def draw(self, address: int, count: int) -> None:
         """Replace `count` int64 at an address, positions in the window, by the rows that stand there."""
