@@ -31,6 +31,9 @@ _MOST_PASSES = 2
 
 _settle = Kernel("loaders.law_kernel", "settle", "void(i8[:] i8[:] u8 i8)", sources=("kernel_memory",))
 
+MAX_LANES = 2**24
+"""Lanes that an order may have: where each begins is kept, 16 bytes a lane."""
+
 _MOST_WINDOWS = 4096
 """Windows that are kept ready: some for each lane."""
 
@@ -61,6 +64,8 @@ class Ordering(NamedTuple):
         for name, value, least in (("window_shards", self.window_shards, 0), ("lanes", self.lanes, 1), ("epoch_samples", self.epoch_samples, 0)):
             if type(value) is not int or not least <= value <= order.MAX_ROWS:
                 raise BadRequest(f"{name}={value!r} is not an integer of at least {least}")
+        if self.lanes > MAX_LANES:
+            raise BadRequest(f"lanes={self.lanes} are more than the {MAX_LANES} an order may have; as many as ranks keep their shards apart")
         if not self.shuffle and (self.window_shards or self.lanes > 1):
             raise BadRequest(
                 f"window_shards={self.window_shards} and lanes={self.lanes} say how to shuffle, and shuffle=False: leave them out, or shuffle"

@@ -145,11 +145,14 @@ def test_what_makes_no_order_is_refused() -> None:
         (Ordering(0, True, lanes=0), "lanes=0"),
         (Ordering(0, True, epoch_samples=-5), "epoch_samples=-5"),
         (Ordering(0, True, window_shards=2.5), "window_shards=2.5"),  # type: ignore[arg-type]
+        (Ordering(0, True, lanes=2**24 + 1), "lanes=16777217 are more than the 16777216"),
+        (Ordering(0, True, lanes=2**62), "lanes=4611686018427387904 are more"),
         (Ordering(0, False, window_shards=2), "shuffle=False"),
         (Ordering(0, False, lanes=2), "shuffle=False"),
     ):
         with pytest.raises(BadRequest, match=named):
             wrong.check()
+    Ordering(0, True, lanes=2**24).check()
     for law in (WindowedLaw(EVEN, Ordering(0, True, 2)), GlobalLaw(10_000, seed=0, shuffle=True)):
         with pytest.raises(BadRequest, match="no row 10000 among 10000"):
             law.place(0, 10_000)
