@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
+from penstock.shards.columns import RaggedColumn
+from penstock.shards.documents import Documents
 from penstock.shards.windows import TokenWindows
 
 
@@ -109,3 +112,30 @@ def test_the_column_must_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ps.BadRequest, match="over a penstock"):
         TokenWindows([1, 2, 3], 2)  # type: ignore[arg-type]
     assert TokenWindows(ps.Dataset(tmp_path / "two"), 1, column="b")[0]["b"].tolist() == [2]
+
+
+def test_opening_looks_at_where_runs_begin_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an Arrow block, whose runs lie end to end, the first and the last offset are the count; runs that lie apart are added up."""
+    dataset, stream = written(tmp_path, [7, 0, 5] * 20)
+    opened = TokenWindows(dataset, 10)
+    monkeypatch.setattr(Documents, "_lengths", lambda *_: pytest.fail("the documents are looked at"))
+    assert TokenWindows(dataset, 10).firsts.tolist() == opened.firsts.tolist()
+    monkeypatch.undo()
+    apart = RaggedColumn(starts=np.array([30, 0, 11]), ends=np.array([37, 4, 11]), values=stream)
+    monkeypatch.setattr(Documents, "_block", lambda *_: apart)
+    assert np.diff(TokenWindows(dataset, 10).firsts).tolist() == [11] * len(opened.blocks)
+    assert opened.documents._tokens(0).tolist() == [*range(30, 37), *range(4)]
+
+
+def test_a_document_that_is_damaged_is_named_when_it_is_opened(tmp_path: Path) -> None:
+    """In a tar every document is looked at, and one whose header lies is named by shard, row and column."""
+    dataset, _ = written(tmp_path, [7, 0, 5] * 3, kind="tar", shard_size=10**6)
+    (tar,) = (tmp_path / "ds").rglob("*.tar")
+    data = bytearray(tar.read_bytes())
+    place = [match.start() for match in re.finditer(rb"'shape': \((\d)", bytes(data))][4]
+    data[place + 10 : place + 11] = b"9"
+    tar.write_bytes(bytes(data))
+    with pytest.raises(ps.BadData, match="npy header says") as caught:
+        TokenWindows(ps.Dataset(dataset.path), 2)
+    assert (caught.value.row, caught.value.field) == (4, "t")
+    assert str(caught.value.shard).endswith(".tar")
