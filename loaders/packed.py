@@ -1,14 +1,17 @@
 """Documents of tokens packed into sequences of one length, as rows of a loader: `Packed`.
 
 Blocks of the dataset that follow one another make a window of some 256 sequences. How many sequences a window has is decided by its tokens alone
-(`packing.sequences`), so rows are counted and found without a look at documents; a window's plan is made when one of its rows is asked for, from the
-lengths of its documents, and kept for a while. So opening costs what looking at the blocks costs, and any process plans any window alike.
+(`packing.sequences`), so rows are counted and found by those alone; a window's plan is made when one of its rows is asked for, from the lengths of its
+documents, and kept. So opening costs what looking at the blocks costs (`documents`), and any process plans any window alike.
 
-Cost (`benchmarks/order_cost.py`): a row some 40 us at 4,096 tokens; a plan of 3,000 documents under a millisecond, and 120 KB while it is kept.
+Cost (`benchmarks/order_cost.py`): a row some 40 us at 4,096 tokens; a plan of 2,000 documents under a millisecond, and 35 KB while it is kept. A process keeps
+those that it asked for last, up to `PLAN_BYTES`: some 1,900, for 2 * 10^9 tokens. A shuffle over more than that makes a plan for nearly every row, with which a
+row takes a millisecond; `window_shards` has rows that follow one another in few windows.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, final
@@ -29,22 +32,27 @@ Longs = npt.NDArray[np.int64]
 WINDOW = 256
 """Sequences of a window, about."""
 
-_MOST_PLANS = 64
-"""Plans that are kept."""
+PLAN_BYTES = 64 * 2**20
+"""Bytes of plans that are kept, besides the one in use."""
 
 
 class _Plan(NamedTuple):
-    """A window: what stands in its sequences, and where its documents lie.
+    """A window: what stands in its sequences, and where its documents lie. Of 32-bit numbers where they suffice.
 
     Attributes:
         pieces: what stands in each sequence.
-        blocks: the block that each document is in.
-        numbers: its number there.
+        block: its first block.
+        firsts: `[blocks + 1]`, the first document of each of its blocks and, last, how many documents there are.
     """
 
     pieces: packing.Pieces
-    blocks: Longs
-    numbers: Longs
+    block: int
+    firsts: Longs
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory."""
+        return sum(array.nbytes for array in (*self.pieces, self.firsts))
 
 
 @final
@@ -99,7 +107,7 @@ class Packed(DocumentRows):
             raise BadRequest(f"labels={labels!r} is no integer, such as -100")
         self.labels = labels
         self._edges, self._rows = _windows(self.documents.firsts, self.seq_len, algorithm)
-        self._plans: dict[int, _Plan] = {}
+        self._forget()
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -149,7 +157,12 @@ class Packed(DocumentRows):
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel with what was looked up, and without plans."""
-        return {**self.__dict__, "_plans": {}}
+        return {**self.__dict__, "_plans": OrderedDict(), "_plan_bytes": 0}
+
+    def _forget(self) -> None:
+        """Keep no plans."""
+        self._plans: OrderedDict[int, _Plan] = OrderedDict()
+        self._plan_bytes = 0
 
     def sample(self, number: int) -> dict[str, npt.NDArray[Any]]:
         """Return sequence `number`.
@@ -164,12 +177,14 @@ class Packed(DocumentRows):
         tokens = np.full(self.seq_len, self.pad_id, self.dtype)
         positions, documents = np.zeros(self.seq_len, np.int32), np.full(self.seq_len, -1, np.int32)
         edges = [0]
-        for piece in range(first, last):
-            document, start, length = int(plan.pieces.documents[piece]), int(plan.pieces.starts[piece]), int(plan.pieces.lengths[piece])
+        held, starts, lengths = (each[first:last] for each in plan.pieces[1:])
+        blocks = np.searchsorted(plan.firsts, held, side="right") - 1
+        numbers = held - plan.firsts[blocks]
+        for piece, (block, document, start, length) in enumerate(zip(*(each.tolist() for each in (blocks, numbers, starts, lengths)), strict=True)):
             begin = edges[-1]
-            tokens[begin : begin + length] = self.documents.piece(int(plan.blocks[document]), int(plan.numbers[document]), start, length)
+            tokens[begin : begin + length] = self.documents.piece(plan.block + block, document, start, length)
             positions[begin : begin + length] = np.arange(length, dtype=np.int32)
-            documents[begin : begin + length] = piece - first
+            documents[begin : begin + length] = piece
             edges.append(begin + length)
         if edges[-1] < self.seq_len:
             positions[edges[-1] :] = np.arange(self.seq_len - edges[-1], dtype=np.int32)
@@ -183,16 +198,23 @@ class Packed(DocumentRows):
 
     def _plan(self, window: int) -> _Plan:
         found = self._plans.get(window)
-        if found is None:
-            blocks = range(int(self._edges[window]), int(self._edges[window + 1]))
-            lengths = [self.documents.lengths(block) for block in blocks]
-            pieces = packing.pack(np.concatenate(lengths), self.seq_len, self.algorithm)
-            sizes = [own.size for own in lengths]
-            found = _Plan(pieces, np.repeat(np.array(blocks), sizes), np.concatenate([np.arange(size) for size in sizes]))
-            self._plans[window] = found
-            if len(self._plans) > _MOST_PLANS:
-                del self._plans[next(iter(self._plans))]
+        if found is not None:
+            self._plans.move_to_end(window)
+            return found
+        blocks = range(int(self._edges[window]), int(self._edges[window + 1]))
+        lengths = [self.documents.lengths(block) for block in blocks]
+        pieces = packing.pack(np.concatenate(lengths), self.seq_len, self.algorithm)
+        firsts = np.cumsum([0, *(own.size for own in lengths)])
+        found = self._plans[window] = _Plan(packing.Pieces(*map(_narrow, pieces)), blocks.start, _narrow(firsts))
+        self._plan_bytes += found.size_bytes
+        while self._plan_bytes > PLAN_BYTES and len(self._plans) > 1:
+            self._plan_bytes -= self._plans.popitem(last=False)[1].size_bytes
         return found
+
+
+def _narrow(numbers: Longs) -> Any:
+    """Return numbers that are not negative as int32, where that holds them."""
+    return numbers.astype(np.int32) if int(numbers.max(initial=0)) < 2**31 else numbers
 
 
 def _windows(firsts: Longs, seq_len: int, algorithm: packing.Algorithm) -> tuple[Longs, Longs]:

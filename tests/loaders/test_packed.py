@@ -146,6 +146,37 @@ def test_packed_sequences_mix(documents: Callable[[str], ps.Dataset]) -> None:
     assert all(batch["source"].sum() == 2 for batch in batches[:-1])
 
 
+def test_plans_that_were_asked_for_last_are_kept(documents: Callable[[str], ps.Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few plans fit, rows are the same; a plan that is used again and again stays while others go; and no more bytes are kept than allowed."""
+    whole = ps.Packed(documents("arrow"), 128)
+    expected = whole.__getitems__(range(len(whole)))
+    sizes = [plan.size_bytes for plan in whole._plans.values()]
+    assert len(sizes) == whole._edges.size - 1 > 6
+    assert whole._plan_bytes == sum(sizes)
+    monkeypatch.setattr(module, "PLAN_BYTES", 3 * max(sizes))
+    few = ps.Packed(documents("arrow"), 128)
+    kept = few._plan(0)
+    for number in np.random.default_rng(0).permutation(len(few)).tolist():
+        for name, value in few[number].items():
+            assert np.array_equal(value, expected[number][name])
+        assert few._plan(0) is kept
+        assert few._plan_bytes == sum(plan.size_bytes for plan in few._plans.values()) <= 3 * max(sizes)
+    monkeypatch.setattr(module, "PLAN_BYTES", 0)
+    one = ps.Packed(documents("arrow"), 128)
+    one.__getitems__([0, len(one) - 1])
+    assert len(one._plans) == 1
+    again = pickle.loads(pickle.dumps(whole))  # our own
+    assert (len(again._plans), again._plan_bytes) == (0, 0)
+
+
+def test_numbers_beyond_32_bits_are_kept_whole() -> None:
+    """Plans are of 32-bit numbers where those hold them, and of 64-bit ones where not."""
+    for most, kind in ((2**31 - 1, np.int32), (2**31, np.int64)):
+        narrow = module._narrow(np.array([0, most]))
+        assert (narrow.dtype, narrow.tolist()) == (kind, [0, most])
+    assert module._narrow(np.empty(0, np.int64)).size == 0
+
+
 def test_a_sequence_no_shorter_than_all_documents(tmp_path: Path) -> None:
     """One sequence holds everything, what is left is padding; and no documents at all make no sequence."""
     for name, count in (("few", 3), ("none", 0)):
