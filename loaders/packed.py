@@ -30,7 +30,7 @@ from .lookup import Place
 Longs = npt.NDArray[np.int64]
 
 WINDOW = 256
-"""Sequences of a window, about."""
+"""Sequences of a window, about. It decides what stands in every row, and no state says it: it belongs to `packing.FORMAT`, and changes with that."""
 
 PLAN_BYTES = 64 * 2**20
 """Bytes of plans that are kept, besides the one in use."""

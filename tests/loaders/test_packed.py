@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 from contracts.loaders import check_resumes_at_every_step
 
 import penstock as ps
 from penstock.errors import BadRequest
 from penstock.loaders import packed as module
+from penstock.transforms import packing
+
+WINDOW = module.WINDOW
+"""The value that training runs with; the tests of this file have a smaller one."""
 
 LENGTHS = np.maximum(np.random.default_rng(3).lognormal(3.2, 1, 900), 0).astype(np.int64)
 
@@ -144,6 +149,36 @@ def test_packed_sequences_mix(documents: Callable[[str], ps.Dataset]) -> None:
     mixture = ps.Mixture(sources, {"arrow": 3, "tar": 1}, block=8, source_column="source")
     batches = list(ps.DataLoader(mixture, batch_size=8, shuffle=True, output="numpy"))
     assert all(batch["source"].sum() == 2 for batch in batches[:-1])
+
+
+GOLDEN = {
+    "best_fit": ("c04cddd87aa7450c", [358, 8777], [315, 6696, 12024, 13295, 13206, 7401]),
+    "first_fit": ("dee9ca47d2f05e3c", [6928, 0], [8069, 7773, 10731, 10211, 11435, 1821]),
+    "concat": ("18b19d083565d714", [7200, 7208, 7209, 7219], [12115, 8928, 1008, 12307, 3936, 11995]),
+}
+"""By algorithm: the hash of all rows, the first tokens of the documents in row 300, and the first token of the first rows in a shuffled order."""
+
+
+@pytest.mark.parametrize("algorithm", GOLDEN)
+def test_golden_rows(algorithm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With windows of the size that training runs have, which may never change in this format, these rows may never move."""
+    assert (WINDOW, packing.FORMAT) == (256, 1)
+    monkeypatch.setattr(module, "WINDOW", WINDOW)
+    with ps.Writer(tmp_path / "out", fields={"tokens": ps.Tokens("int32")}, shard_size="20KB") as writer:
+        first = 0
+        for number in range(1200):
+            length = number * number * 7919 % 31
+            writer.write({"tokens": np.arange(first, first + length, dtype=np.int32)})
+            first += length
+    packed = ps.Packed(ps.Dataset(tmp_path / "out"), 24, algorithm)
+    assert packed._edges.size > 2
+    rows = [packed[number] for number in range(len(packed))]
+    whole = xxhash.xxh3_64_hexdigest(
+        b"".join(row[name].tobytes() for row in rows for name in ("input_ids", "position_ids", "document_ids", "cu_seqlens"))
+    )
+    begins = rows[300]["input_ids"][rows[300]["cu_seqlens"][:-1]].tolist()
+    batch = next(iter(ps.DataLoader(packed, 6, shuffle=True, seed=3, output="numpy")))
+    assert (whole, begins, batch["input_ids"][:, 0].tolist()) == GOLDEN[algorithm]
 
 
 def test_plans_that_were_asked_for_last_are_kept(documents: Callable[[str], ps.Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
