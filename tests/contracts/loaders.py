@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 Plain = dict[str, Any]
 
@@ -51,26 +52,50 @@ def check_resumes_at_every_step(make: Callable[[], Any]) -> None:
             assert_same([plain(b) for b in after], following, f"the epoch after a resume after {cut} steps")
 
 
-def delivered_over_legs(make: Callable[[int, int, int], Any], legs: Iterable[tuple[int, int, int]], column: str) -> list[int]:
-    """Return a column of what all ranks get of an epoch that goes on with other ranks and batch sizes, leg after leg, and ends on two ranks.
+Leg = tuple[int, int, int]
+"""World size, batch size, and the most steps of a part of an epoch."""
+
+LEGS = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 60), st.integers(0, 9)), min_size=1, max_size=4)
+
+
+def check_chain_of_resumes(
+    make: Callable[[int, int, int], Any],
+    legs: Iterable[Leg],
+    numbers: Callable[[dict[str, Any]], Iterable[Any]],
+    expected: list[Any],
+    *,
+    dealt: bool = False,
+) -> None:
+    """What all ranks get of an epoch that goes on with other ranks and batch sizes, leg after leg, and ends on two ranks, is the epoch's one sequence.
+
+    Each global batch is joined rank by rank, step by step, and stands where the one before ended.
 
     Args:
         make: a loader for (rank, world size, batch size), whose tail is ragged.
-        legs: world size, batch size, and the most steps of each.
-        column: numbers that are collected.
+        legs: what comes before the two ranks.
+        numbers: what is told of each row of a batch.
+        expected: that of all positions of the epoch, in order.
+        dealt: whether a global batch is dealt to ranks by lanes, so that it is compared without its order.
     """
-    state, seen = None, []
+    state, place = None, 0
     for world, size, steps in [*legs, (2, 50, None)]:
-        after = None
+        after, ranks = None, []
         for rank in range(world):
             loader = make(rank, world, size)
             if state is not None:
                 loader.load_state_dict(state)
             whole = max(loader.plan.rows - (state["samples"] if state else 0), 0) // loader.plan.global_batch
             batches = iter(loader)
-            taken = [batch[column].tolist() for batch in islice(batches, None if steps is None else min(steps, whole))]
-            seen += [number for batch in taken for number in batch]
-            after = loader.state_dict() if taken else after
+            ranks.append([list(numbers(batch)) for batch in islice(batches, None if steps is None else min(steps, whole))])
+            after = json.loads(json.dumps(loader.state_dict())) if ranks[-1] else after
             batches.close()
+        for step, parts in enumerate(zip_longest(*ranks, fillvalue=())):
+            joined = [number for part in parts for number in part]
+            wanted = expected[place : place + len(joined)]
+            told = f"step {step} of {world} ranks with batches of {size}, from position {place} on"
+            assert (sorted(joined) == sorted(wanted)) if dealt else (joined == wanted), told
+            assert len(wanted) == len(joined) == min(world * size, len(expected) - place), told
+            place += len(joined)
         state = after or state
-    return seen
+        assert steps is None or state is None or state["samples"] == place
+    assert place == len(expected)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contracts.loaders import assert_same, check_resumes_at_every_step, delivered_over_legs, plain
+from contracts.loaders import LEGS, Leg, assert_same, check_chain_of_resumes, check_resumes_at_every_step, plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +38,13 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ps.Dataset]:
     """Return three datasets of unlike sizes, one of them of tar shards."""
     path = tmp_path_factory.mktemp("sources")
     return {name: written(path, name, size, **({"format": "tar"} if name == "math" else {})) for name, size in SIZES.items()}
+
+
+@pytest.fixture(scope="module")
+def small_ones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ps.Dataset]:
+    """Return two datasets of very few rows."""
+    path = tmp_path_factory.mktemp("small")
+    return {name: written(path / name, "web", size) for name, size in (("few", 7), ("one", 1))}
 
 
 def numbers(loader: ps.DataLoader) -> list[int]:
@@ -113,17 +120,36 @@ def test_a_schedule_changes_the_shares_from_its_block_on(sources: dict[str, ps.D
     assert [n for n in seen if n < 10_000] == list(range(sum(n < 10_000 for n in seen)))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 60), st.integers(0, 9)), min_size=1, max_size=4), st.sampled_from(["first", "all"]))
-def test_any_chain_of_resumes_is_one_sequence(sources: dict[str, ps.Dataset], legs: list[tuple[int, int, int]], stop: Any) -> None:
-    """Going on with other ranks and batch sizes: all ranks together are given the mixture's epoch, each position once."""
-    mixture = ps.Mixture(sources, {"web": 2, "code": 2, "math": 1}, stop=stop, block=50)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.sampled_from(["web", "code", "math", "few", "one"]), st.integers(1, 9), min_size=1),
+    st.integers(45, 120),
+    st.sampled_from(["first", "all"]),
+    st.booleans(),
+    st.none() | st.integers(1, 900),
+    LEGS,
+)
+def test_any_chain_of_resumes_is_one_sequence(
+    sources: dict[str, ps.Dataset],
+    small_ones: dict[str, ps.Dataset],
+    weights: dict[str, int],
+    block: int,
+    stop: Any,
+    shuffle: bool,
+    epoch_samples: int | None,
+    legs: list[Leg],
+) -> None:
+    """Any sources and weights, going on with other ranks and batch sizes: the ranks' batches, joined step by step, are the mixture's one sequence."""
+    mixture = ps.Mixture({name: {**sources, **small_ones}[name] for name in weights}, weights, stop=stop, block=block, source_column="source")
+    options: dict[str, Any] = {"shuffle": shuffle, "seed": 2, "epoch_samples": epoch_samples, "output": "numpy"}
 
     def made(rank: int, world: int, size: int) -> ps.DataLoader:
-        return ps.DataLoader(mixture, batch_size=size, shuffle=True, seed=2, topology=(rank, world), tail="ragged", output="numpy")
+        return ps.DataLoader(mixture, batch_size=size, topology=(rank, world), tail="ragged", **options)
 
-    seen = delivered_over_legs(made, legs, "n")
-    assert Counter(seen) == Counter(numbers(ps.DataLoader(mixture, batch_size=64, shuffle=True, seed=2, output="numpy")))
+    stream = MixedStream(mixture, Ordering(2, shuffle, epoch_samples=epoch_samples or 0))
+    rows = stream.draw(0, np.arange(stream.positions)).rows
+    expected = [(source, mixture[row]["n"]) for source, row in zip(stream.sources(rows).tolist(), rows.tolist(), strict=True)]
+    check_chain_of_resumes(made, legs, lambda batch: zip(batch["source"].tolist(), batch["n"].tolist(), strict=True), expected)
 
 
 def test_mixtures_nest(sources: dict[str, ps.Dataset]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pytest
-from contracts.loaders import assert_same, check_resumes_at_every_step, delivered_over_legs, plain
+from contracts.loaders import LEGS, Leg, assert_same, check_chain_of_resumes, check_resumes_at_every_step, plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +23,6 @@ ORDERS: list[dict[str, Any]] = [
     {"window_shards": 1, "lanes": 2, "epoch_samples": 1500},
     {"epoch_samples": 300},
 ]
-UNEVEN = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def labels(loader: ps.DataLoader) -> list[list[int]]:
@@ -49,17 +50,44 @@ def test_every_cut_resumes(rows: ps.Dataset, options: dict[str, Any]) -> None:
     check_resumes_at_every_step(lambda: ps.DataLoader(rows, batch_size=100, shuffle=True, seed=1, output="numpy", **options))
 
 
-@UNEVEN
-@given(st.sampled_from(ORDERS), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 60), st.integers(0, 9)), min_size=1, max_size=4))
-def test_any_chain_of_resumes_is_one_sequence(rows: ps.Dataset, options: dict[str, Any], legs: list[tuple[int, int, int]]) -> None:
-    """Going on with other ranks and batch sizes, again and again: together the ranks are given the epoch's rows, each position once."""
+@pytest.fixture(scope="module")
+def sized(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], ps.Dataset]:
+    """Return a maker of datasets of so many rows, which hold their numbers, in shards of so many; each is made once."""
+
+    @lru_cache
+    def make(rows: int, shard_rows: int) -> ps.Dataset:
+        path = tmp_path_factory.mktemp("sized") / "out"
+        with ps.Writer(path, fields={"label": ps.Scalar("int64"), "pad": ps.Array((99,), "uint8")}, shard_size=107 * shard_rows) as writer:
+            for label in range(rows):
+                writer.write({"label": label, "pad": np.zeros(99, np.uint8)})
+        return ps.Dataset(path)
+
+    return make
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([1, 2, 16, 17, 100, 230, 401]),
+    st.sampled_from([1, 7, 40]),
+    st.fixed_dictionaries({"shuffle": st.just(False)}, optional={"epoch_samples": st.integers(1, 900)})
+    | st.fixed_dictionaries(
+        {"shuffle": st.just(True), "seed": st.integers(0, 9)},
+        optional={"window_shards": st.integers(0, 5), "lanes": st.integers(1, 9), "epoch_samples": st.integers(1, 900)},
+    ),
+    LEGS,
+)
+def test_any_chain_of_resumes_is_one_sequence(
+    sized: Callable[[int, int], ps.Dataset], rows: int, shard_rows: int, options: dict[str, Any], legs: list[Leg]
+) -> None:
+    """Any dataset and order, going on with other ranks and batch sizes again and again: the ranks' batches, joined step by step, are the law's one sequence."""
+    dataset = sized(rows, shard_rows)
 
     def made(rank: int, world: int, size: int) -> ps.DataLoader:
-        return ps.DataLoader(rows, batch_size=size, shuffle=True, seed=2, topology=(rank, world), tail="ragged", output="numpy", **options)
+        return ps.DataLoader(dataset, batch_size=size, topology=(rank, world), tail="ragged", output="numpy", **options)
 
-    seen = delivered_over_legs(made, legs, "label")
-    whole = Stream(Ordering(2, True, **{"window_shards": 0, "lanes": 1, **options}), rows.starts)
-    assert sorted(seen) == sorted(whole.draw(0, np.arange(whole.positions)).rows.tolist())
+    stream = Stream(Ordering(**{"seed": 0, **options}), dataset.starts)
+    expected = stream.draw(0, np.arange(stream.positions)).rows.tolist()
+    check_chain_of_resumes(made, legs, lambda batch: batch["label"].tolist(), expected, dealt=options.get("lanes", 1) > 1)
 
 
 def test_ranks_with_lanes_to_themselves_read_their_shards_only(rows: ps.Dataset) -> None:

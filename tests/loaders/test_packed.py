@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import xxhash
-from contracts.loaders import check_resumes_at_every_step
+from contracts.loaders import LEGS, Leg, check_chain_of_resumes, check_resumes_at_every_step
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.errors import BadRequest
 from penstock.loaders import packed as module
+from penstock.loaders.law import Ordering
+from penstock.loaders.mixture import stream_of
 from penstock.transforms import packing
 
 WINDOW = module.WINDOW
@@ -99,6 +103,35 @@ def test_documents_stay_whole_where_they_can(documents: Callable[[str], ps.Datas
 def test_every_cut_resumes(documents: Callable[[str], ps.Dataset], options: dict[str, Any]) -> None:
     """A loader cut anywhere goes on with the same rest, shuffled globally, by windows of shards, or not at all."""
     check_resumes_at_every_step(lambda: ps.DataLoader(ps.Packed(documents("arrow"), 256), batch_size=12, output="numpy", **options))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["arrow", "tar"]),
+    st.integers(20, 300),
+    st.sampled_from(["best_fit", "first_fit", "concat"]),
+    st.sampled_from([{}, {"shuffle": True}, {"shuffle": True, "window_shards": 2}, {"shuffle": True, "epoch_samples": 400}]),
+    st.integers(0, 3),
+    LEGS,
+)
+def test_any_chain_of_resumes_is_one_sequence(
+    documents: Callable[[str], ps.Dataset], kind: str, seq_len: int, algorithm: Any, options: dict[str, Any], parts: int, legs: list[Leg]
+) -> None:
+    """Any packing, alone or in a mixture, going on with other ranks and batch sizes: the ranks' batches, joined step by step, are one sequence."""
+    packed: Any = ps.Packed(documents(kind), seq_len, algorithm)
+    source = packed if not parts else ps.Mixture({"a": packed, "b": ps.Packed(documents("arrow"), seq_len)}, {"a": parts, "b": 1}, block=8)
+
+    def made(rank: int, world: int, size: int) -> ps.DataLoader:
+        return ps.DataLoader(source, batch_size=size, seed=1, topology=(rank, world), tail="ragged", output="numpy", **options)
+
+    def numbers(batch: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+        edges = batch["cu_seqlens"]
+        ends = zip(edges.offsets.tolist(), edges.offsets[1:].tolist(), strict=False)
+        return [(row.tobytes(), edges.values[begin:end].tobytes()) for row, (begin, end) in zip(batch["input_ids"], ends, strict=True)]
+
+    stream = stream_of(source, Ordering(**{"seed": 1, "shuffle": False, **options}))
+    rows = [source[row] for row in stream.draw(0, np.arange(stream.positions)).rows.tolist()]
+    check_chain_of_resumes(made, legs, numbers, [(row["input_ids"].tobytes(), row["cu_seqlens"].tobytes()) for row in rows])
 
 
 def test_rows_by_number_and_by_shard(documents: Callable[[str], ps.Dataset]) -> None:
