@@ -4,8 +4,8 @@ A rank's batches of an epoch are one progression: so many positions, again and a
 what is left open or covered twice has a name. Nothing is hashed and nothing estimated: a digest that covers [0, n) once says that each of those
 positions was delivered once, by somebody; and since it carries what decides the order, the rows follow.
 
-Cost: nothing while training, a few numbers an epoch. Comparing takes memory for as many intervals as are left when progressions that lie side by side
-were joined: usually one an epoch.
+Cost: nothing while training; four numbers each time that an epoch is entered, and for drawn batches (`tickets`) as many for each stretch of them that one
+consumer confirmed. Comparing takes memory for as many stretches as are left when progressions that lie side by side were joined: usually one an epoch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .plan import Plan
 FORMAT = 1
 """The version of a digest in JSON."""
 
-_MOST_STRETCHES = 2**26
-"""Stretches of positions that are compared: 2 GiB of numbers."""
+_MOST_STRETCHES = 2**22
+"""Stretches of an epoch that are compared, on each side: 900 MB while that is done. A digest from another process may claim any number of them."""
 
 _MOST_NAMED = 5
 """Stretches of positions that a difference names."""
@@ -139,9 +139,9 @@ def covered(progressions: Sequence[Progression]) -> tuple[Longs, Longs]:
     begins = [np.arange(one.times, dtype=np.int64) * one.stride + one.start for one in progressions]
     ends = [begin + one.size for begin, one in zip(begins, progressions, strict=True)]
     places = np.concatenate([np.empty(0, np.int64), *begins, *ends])
-    change = np.repeat(np.array([1, -1]), [sum(map(len, begins)), sum(map(len, ends))])
+    change = np.repeat(np.array([1, -1], np.int8), [sum(map(len, begins)), sum(map(len, ends))])
     by_place = np.argsort(places, kind="stable")
-    places, depth = places[by_place], np.cumsum(change[by_place])
+    places, depth = places[by_place], np.cumsum(change[by_place], dtype=np.int64)
     last = np.append(places[1:] != places[:-1], True) if places.size else np.empty(0, bool)
     return places[last], depth[last]
 
@@ -162,7 +162,11 @@ class Digest:
         self.epochs = {epoch: progressions for epoch, progressions in made.items() if progressions}
 
     def __eq__(self, other: object) -> bool:
-        """Return whether both cover the same positions equally often, under one plan."""
+        """Return whether both cover the same positions equally often, under one plan.
+
+        Raises:
+            BadRequest: one has too many stretches to compare, as a digest from elsewhere may claim; see `differences`.
+        """
         return isinstance(other, Digest) and not self.differences(other)
 
     __hash__ = None  # type: ignore[assignment]  # two spellings of one coverage are equal
@@ -190,7 +194,12 @@ class Digest:
         return Digest(self.plan, epochs)
 
     def differences(self, expected: Digest) -> list[str]:
-        """Return, in words, what was delivered too often and what is missing, against what was expected; nothing when they are equal."""
+        """Return, in words, what was delivered too often and what is missing, against what was expected; nothing when they are equal.
+
+        Raises:
+            BadRequest: an epoch has more than 2**22 stretches on one side, as a digest from elsewhere may claim, or a rank's own before it is merged with
+                the others'.
+        """
         found = _unlike(self.plan, expected.plan)
         for epoch in sorted({*self.epochs, *expected.epochs}):
             found += _gaps(epoch, self.epochs.get(epoch, ()), expected.epochs.get(epoch, ()))
@@ -240,18 +249,17 @@ def _gaps(epoch: int, have: Sequence[Progression], expected: Sequence[Progressio
     if have == expected:
         return []
     (places, depth), (others, wanted) = covered(have), covered(expected)
-    edges = np.union1d(places, others)
+    both = np.sort(np.concatenate([places, others]), kind="stable")  # two runs to merge, which `np.union1d` hashes one by one
+    edges = both[np.append(both[1:] != both[:-1], True)] if both.size else both
     more = _depth_at(edges, places, depth) - _depth_at(edges, others, wanted)
     found = []
     for word, wrong in (("missing", more < 0), ("delivered too often", more > 0)):
-        named, total = [], 0
-        for index in np.flatnonzero(wrong[:-1]).tolist():
-            first, last = int(edges[index]), int(edges[index + 1])
-            total += last - first
-            named.append(f"{first} to {last - 1}")
-        if named:
-            rest = f" and {len(named) - _MOST_NAMED} more stretches" if len(named) > _MOST_NAMED else ""
-            found.append(f"epoch {epoch}: {total} positions {word}: {', '.join(named[:_MOST_NAMED])}{rest}")
+        stretches = np.flatnonzero(wrong[:-1])
+        if stretches.size:
+            first, last = edges[stretches], edges[stretches + 1]
+            named = [f"{one} to {other - 1}" for one, other in zip(first[:_MOST_NAMED].tolist(), last[:_MOST_NAMED].tolist(), strict=True)]
+            rest = f" and {stretches.size - _MOST_NAMED} more stretches" if stretches.size > _MOST_NAMED else ""
+            found.append(f"epoch {epoch}: {int((last - first).sum())} positions {word}: {', '.join(named)}{rest}")
     return found
 
 

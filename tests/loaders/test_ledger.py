@@ -105,6 +105,15 @@ def test_a_million_steps_are_a_few_numbers() -> None:
     )
 
 
+def test_only_the_first_of_many_stretches_are_named() -> None:
+    """Of stretches that are missing or came twice the positions are counted, five are named, and the number of the others is told."""
+    holes = Digest({}, {0: [Progression(0, 2, 5, 1000)]})
+    assert holes.differences(Digest({}, {0: [Progression(0, 5000, 5000, 1)]})) == [
+        "epoch 0: 3000 positions missing: 2 to 4, 7 to 9, 12 to 14, 17 to 19, 22 to 24 and 995 more stretches"
+    ]
+    assert holes.differences(Digest({}, {0: [Progression(0, 2, 5, 999)]})) == ["epoch 0: 2 positions delivered too often: 4995 to 4996"]
+
+
 def test_digests_of_other_plans_and_garbage_are_refused() -> None:
     """Digests under different seeds do not add up, and what is no digest is refused."""
     with pytest.raises(BadRequest, match="seed is 1 here and 2 there"):
@@ -125,8 +134,12 @@ def test_digests_of_other_plans_and_garbage_are_refused() -> None:
     with pytest.raises(BadRequest, match="no lists of"):
         Digest.from_json({**good, "epochs": [[0, [[2**62 - 1, 1, 2**62 - 1, 8]]]]})
     huge = Digest({"seed": 1}, {0: [Progression(0, 1, 2, 2**60)]})
-    with pytest.raises(BadRequest, match="too many stretches to compare"):
-        huge.differences(Digest.from_json(good))
+    for claimed in (huge, Digest.from_json(Digest({"seed": 1}, {0: [Progression(0, 1, 2, 2**22 + 1)]}).to_json())):
+        with pytest.raises(BadRequest, match="too many stretches to compare"):
+            claimed.differences(Digest.from_json(good))
+        with pytest.raises(BadRequest, match="too many stretches to compare"):
+            assert Digest.from_json(good) == claimed
+        assert claimed == claimed  # noqa: PLR0124 (nothing has to be laid out for that)
     for wrong in (
         {**good, "epochs": 7},
         {**good, "epochs": [["x", []]]},
