@@ -6,7 +6,7 @@ documents, and kept. So opening costs what looking at the blocks costs (`documen
 
 Cost (`benchmarks/order_cost.py`): a row some 40 us at 4,096 tokens; a plan of 2,000 documents under a millisecond, and 35 KB while it is kept. A process keeps
 those that it asked for last, up to `PLAN_BYTES`: some 1,900, for 2 * 10^9 tokens. A shuffle over more than that makes a plan for nearly every row, with which a
-row takes a millisecond; `window_shards` has rows that follow one another in few windows.
+row takes half a millisecond; `window_shards` has rows that follow one another in few windows.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import penstock as ps
 from benchmarks import order_cost, resume, scale
 from benchmarks.rivals.registry import LOADERS
 
@@ -23,13 +24,35 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: Any, *options
 
 def test_what_the_order_costs_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every question of `order_cost` has its answer; those that are no times are what the law makes them."""
-    found = told(monkeypatch, tmp_path, order_cost, "--rounds", "1", "--positions", "4096", "--rows", "5000", "--documents", "2000")
+    small = ("--rounds", "1", "--positions", "4096", "--rows", "5000", "--documents", "2000", "--shards", "1000")
+    found = told(monkeypatch, tmp_path, order_cost, *small)
     assert found["orders_ns"].keys() >= found["loaders"].keys() == order_cost.ORDERS.keys()
     assert found["windows"]["1"]["one_shard"] > 0.99
     assert found["windows"]["all"]["one_shard"] < 0.02
+    for name, width in (("1", 1), ("4", 4), ("16", 16), ("32", 32), ("all", 100)):
+        assert 0.5 < found["windows"][name]["in_window"] * (1000 * width) ** 0.5 < 2
     assert found["packing"]["best_fit"]["filled"] > 0.97
     assert found["packing"]["best_fit"]["cut"] == 0
+    assert found["seeking"].keys() == {f"{name}, {shards} shards" for name in order_cost.SEEKING for shards in ("1", "1,000")}
     assert all(one["mb"] < 0.1 for name, one in found["seeking"].items() if name.startswith("global"))
+    assert all(min(one["ms"], one["first_shard_ms"]) > 0 for one in found["seeking"].values())
+
+
+def test_a_loader_of_one_of_many_ranks_is_measured_by_its_own_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a loader takes is divided by the rows that it was given: each case's loader is of its ranks and lanes, and a mixture where it says so."""
+    made: list[ps.DataLoader] = []
+
+    class Noted(ps.DataLoader):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(ps, "DataLoader", Noted)
+    order_cost.loaders(order_cost.w4(tmp_path, 3000), 1)
+    assert [(loader.topology.world_size, loader.ordering.lanes, loader.ordering.window_shards) for loader in made] == [
+        (case.ranks, case.ordering.lanes, case.ordering.window_shards) for case in order_cost.ORDERS.values()
+    ]
+    assert [isinstance(loader.dataset, ps.Mixture) for loader in made] == [case.mixed for case in order_cost.ORDERS.values()]
 
 
 def test_scale_is_simulated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
