@@ -138,6 +138,21 @@ def test_how_well_windows_mix(window_shards: int) -> None:
         assert abs(np.corrcoef(rows, positions)[0, 1]) < 0.4
 
 
+@pytest.mark.parametrize("window_shards", [1, 2, 4, 8, 16, 32])
+def test_the_rank_correlation_inside_windows_falls_with_their_size(window_shards: int) -> None:
+    """Inside a window of n rows it is that of n permuted rows, 1 / sqrt(n): in the mean of squares, and nowhere above five times that; of windows, 1 / sqrt(99)."""
+    starts, positions, size = np.arange(0, 100_001, 1000), np.arange(100_000), 1000 * window_shards
+    inside, over = [], []
+    for seed in range(12):
+        rows = law_of(Ordering(seed, True, window_shards=window_shards), starts).draw(0, positions)
+        whole = rows[: rows.size // size * size].reshape(-1, size)
+        inside += [np.corrcoef(np.argsort(np.argsort(window)), positions[:size])[0, 1] for window in whole]
+        over.append(np.corrcoef(rows, positions)[0, 1])
+    assert np.abs(inside).max() < 5 / size**0.5
+    assert np.mean(np.square(inside)) ** 0.5 < 1.3 / size**0.5
+    assert np.mean(np.square(over)) ** 0.5 < 1.5 / 99**0.5
+
+
 def test_what_makes_no_order_is_refused() -> None:
     """Numbers out of range, and windows or lanes without shuffling, are refused by name; so is a row that is none."""
     for wrong, named in (
