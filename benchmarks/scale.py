@@ -26,15 +26,20 @@ from penstock.loaders.plan import Dealt
 SHARDS, ROWS, RANKS_A_NODE, WINDOW, STEPS = 10**6, 10**6, 8, 4, 40
 """Shards, their mean rows, ranks of a node, shards of a window, and steps that are looked at."""
 
+ROW_BYTES = 136
+"""Bytes of a row: 32 float32 and a label, as in W4 of the other benchmarks."""
+
 COLUMNS = (
     "shards",
     "lanes",
     "ranks",
     "requests a node",
-    "rows a node / fair share",
+    "GB a node",
+    "a node / fair share",
     "most",
     "all traffic / data",
-    "new windows a node",
+    "a lane: most / mean",
+    "new shards a node",
 )
 
 Rows = npt.NDArray[np.int64]
@@ -85,22 +90,26 @@ def simulated(lanes: int, ranks: int, batch_size: int, *, uneven: bool) -> list[
     law = WindowedLaw(shard_starts(uneven=uneven), Ordering(0, True, WINDOW, lanes))
     before = reading(law, lanes, ranks, batch_size, 0)
     told = []
+    numbers = np.arange(lanes)
+    by_lane = law.reach(0, numbers, numbers)[1]
     staying = np.flatnonzero(np.arange(before.first.size) % 10 != 9)
     after = reading(law, lanes, staying.size * RANKS_A_NODE, batch_size, law.rows // 2)
     for ranks_now, read, fresh in (
-        (ranks, before, None),
-        (staying.size * RANKS_A_NODE, after, _new_lanes(before, after, staying) * WINDOW),
+        (ranks, before, np.zeros(1)),
+        (staying.size * RANKS_A_NODE, after, _new_lanes(before, after, staying)),
     ):
         share = read.rows / (law.rows / (ranks_now / RANKS_A_NODE))
-        values = (
+        values: tuple[str | int | float, ...] = (
             "log-normal" if uneven else "equal",
             lanes,
             ranks_now,
             int(np.median(read.requests)),
+            round(float(np.median(read.rows)) * ROW_BYTES / 1e9, 1),
             round(float(np.median(share)), 3),
             round(float(share.max()), 3),
             round(float(read.rows.sum() / law.rows), 3),
-            0 if fresh is None else round(float(np.mean(fresh)), 1),
+            round(float(by_lane.max() / by_lane.mean()), 3),
+            round(float(np.mean(fresh)) * WINDOW, 1),
         )
         told.append(dict(zip(COLUMNS, values, strict=True)))
     return told

@@ -59,9 +59,13 @@ def test_scale_is_simulated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     """Every lane count has a row for the whole run and one for the run that lost a tenth of its ranks; as many lanes as nodes read hardly more than the data."""
     monkeypatch.setattr(scale, "SHARDS", 1000)
     monkeypatch.setattr(scale, "ROWS", 1000)
+    monkeypatch.setattr(scale, "ROW_BYTES", 10**6)
     found = told(monkeypatch, tmp_path, scale, "--ranks", "80", "--lanes", "10,80", "--batch-size", "16", "--markdown", str(tmp_path / "found.md"))
     assert [row["ranks"] for row in found] == [80, 72] * 4
     assert found[0]["all traffic / data"] < 1.05
+    assert [row["a lane: most / mean"] for row in found[:4]] == [1] * 4  # equal shards, of which each lane has whole ones, or of 80 lanes equal parts
+    assert all(row["GB a node"] == round(row["requests a node"], 1) for row in found[:4])
+    assert [row["new shards a node"] > 0 for row in found] == [False, True] * 4
     assert (tmp_path / "found.md").read_text(encoding="utf-8").count("\n") >= 10
 
 
