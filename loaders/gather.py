@@ -78,9 +78,9 @@ class Gather:
     @staticmethod
     def suits(manifest: Manifest) -> bool:
         """Return whether every shard is an Arrow file of equal blocks, and the blocks are few enough for a table."""
-        if not manifest.shards or not all(shard.format == "arrow" and shard.block_rows > 0 for shard in manifest.shards):
+        if manifest.formats != {"arrow"} or not (manifest.block_rows > 0).all():
             return False
-        return sum(-(-shard.rows // shard.block_rows) for shard in manifest.shards) <= MAX_BLOCKS
+        return int(_counts(manifest).sum()) <= MAX_BLOCKS
 
     def into(self, rows: npt.NDArray[np.int64], outs: Sequence[npt.NDArray[Any]], *, streams: bool = False) -> None:
         """Copy `rows` of the dataset into `outs`, one `[rows, *shape]` for each column; all are C-contiguous.
@@ -135,13 +135,16 @@ class Gather:
 
 def blocks_of(manifest: Manifest) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the first row of each block, and behind them the number of rows; and the number of each shard's first block."""
-    rows = np.array([shard.rows for shard in manifest.shards], np.int64)
-    heights = np.array([shard.block_rows for shard in manifest.shards], np.int64)
-    counts = -(-rows // heights)
+    counts = _counts(manifest)
     base = np.cumsum(counts) - counts
-    shards = np.repeat(np.arange(rows.size), counts)
-    firsts = manifest.starts[shards] + (np.arange(shards.size) - base[shards]) * heights[shards]
-    return np.append(firsts, rows.sum()), base
+    shards = np.repeat(np.arange(counts.size), counts)
+    firsts = manifest.starts[shards] + (np.arange(shards.size) - base[shards]) * manifest.block_rows[shards]
+    return np.append(firsts, manifest.rows), base
+
+
+def _counts(manifest: Manifest) -> npt.NDArray[np.int64]:
+    """Return how many blocks each shard has, all of equal rows but the last."""
+    return np.asarray(-(-np.diff(manifest.starts) // manifest.block_rows))
 
 
 def guide_of(firsts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], int]:

@@ -321,6 +321,7 @@ class Manifest:
         stamps: the times, in ns, of the foreign files that were not hashed, in order: what tells one from another of equal size and rows.
         starts: `[shards + 1]`, the first row of each shard and, last, the number of rows.
         block_rows: `[shards]`, the rows of each one's blocks; 0 where they differ.
+        formats: those that a shard has.
         bytes: the size of all shards together.
         digest: 32 hex digits that change when a column, a shard or their order does, and not with time or place. Of foreign files that were not hashed
             nothing is known but their sizes, rows and times, so there the times count.
@@ -334,6 +335,7 @@ class Manifest:
     stamps: tuple[int, ...] = ()
     starts: npt.NDArray[np.int64] = field(init=False, repr=False, compare=False)
     block_rows: npt.NDArray[np.int64] = field(init=False, repr=False, compare=False)
+    formats: frozenset[str] = field(init=False, repr=False, compare=False)
     bytes: int = field(init=False, repr=False, compare=False)
     digest: str = field(init=False, repr=False, compare=False)
 
@@ -348,6 +350,7 @@ class Manifest:
         made = {
             "starts": np.cumsum([0, *rows], dtype=np.int64),
             "block_rows": np.array([shard.block_rows for shard in self.shards], np.int64),
+            "formats": frozenset([shard.format for shard in self.shards]),
             "bytes": sum([shard.bytes for shard in self.shards]),
             "digest": _digest(self.schema, self.shards, self.stamps),
         }

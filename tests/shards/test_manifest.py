@@ -325,6 +325,8 @@ def test_what_is_asked_of_all_shards_is_made_with_the_manifest() -> None:
     assert made.block_rows.tolist() == [3, 0]
     assert made.block_rows.dtype == np.int64
     assert made.bytes == 15
+    assert made.formats == {"arrow"}
+    assert manifest(shard(path="a"), shard(path="b", format="tar")).formats == {"arrow", "tar"}
     object.__setattr__(made, "shards", ())
     assert (made.rows, made.bytes, made.digest) == (10, 15, manifest(shard(path="a", bytes=7), shard(path="b", bytes=8)).digest)
     assert (manifest().starts.tolist(), manifest().block_rows.tolist()) == ([0], [])
