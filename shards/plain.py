@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import BadRequest
 from ..fields import Field, Schema
 from .columns import Column, FixedColumn, RaggedColumn, unpacked_bytes
-from .ipc import Memory, NotPlain, PlainFile, Stored, take
+from .ipc import Body, Memory, NotPlain, PlainFile, Stored, take
 from .later import load_later
 from .manifest import Shard
 from .reader import CACHE_BYTES, ShardReader
@@ -73,7 +73,7 @@ class PlainReader(ShardReader):
                 self.held_bytes -= unpacked_bytes(self._blocks.popitem(last=False)[1])
         return found
 
-    def _views(self, file: PlainFile, number: int) -> dict[str, Column]:
+    def _body(self, file: PlainFile, number: int) -> Body:
         if number < 0:
             raise NotPlain(f"record batch {number}")
         body = file.body(number)
@@ -81,6 +81,10 @@ class PlainReader(ShardReader):
             raise NotPlain(f"{body.rows} rows")
         if (len(body.nodes), len(body.buffers)) != self._counts:
             raise NotPlain(f"{len(body.nodes)} field nodes and {len(body.buffers)} buffers")
+        return body
+
+    def _views(self, file: PlainFile, number: int) -> dict[str, Column]:
+        body = self._body(file, number)
         made: dict[str, Column] = {}
         for name, field in self.schema.items():
             found = take(body, *self._places[name], field.dtype)
@@ -93,6 +97,17 @@ class PlainReader(ShardReader):
                 raise NotPlain("offsets that decrease, or leave their values")
             made[name] = RaggedColumn(starts=starts, ends=ends, values=values)
         return made
+
+    def elements(self, number: int, field: str) -> int | None:
+        """Return the last offset less the first, which is right when the offsets are."""
+        if self._file is None:
+            return None
+        try:
+            offsets, values = take(self._body(self._file, number), *self._places[field], self.schema[field].dtype)
+        except (NotPlain, IndexError):  # which Arrow's reader judges
+            return None
+        first, last = int(offsets[0]), int(offsets[-1])
+        return last - first if 0 <= first <= last <= len(values) else None
 
     def _slow(self) -> ShardReader:
         """Return Arrow's reader of the same shard, opened when first needed."""

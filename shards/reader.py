@@ -73,6 +73,13 @@ class ShardReader(ABC):
         blocks = np.searchsorted(self.block_starts, rows, side="right") - 1
         return blocks, rows - self.block_starts[blocks]
 
+    def elements(self, number: int, field: str) -> int | None:  # noqa: ARG002  (formats that can tell override it)
+        """Return how many elements the runs of a ragged column hold in block `number`, when that can be told without a look at each; else None.
+
+        It is what the file claims: nothing is followed that it says, and `block` judges it when the block is read.
+        """
+        return None
+
     def row(self, number: int) -> dict[str, npt.NDArray[Any]]:
         """Return row `number` as one array per column; the slow, obvious way."""
         blocks, indices = self.places(np.array([number], np.int64))

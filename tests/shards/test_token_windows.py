@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.shards.columns import RaggedColumn
 from penstock.shards.documents import Documents
+from penstock.shards.plain import PlainReader
 from penstock.shards.windows import TokenWindows
 
 
@@ -120,11 +121,39 @@ def test_opening_looks_at_where_runs_begin_and_end(tmp_path: Path, monkeypatch: 
     opened = TokenWindows(dataset, 10)
     monkeypatch.setattr(Documents, "_lengths", lambda *_: pytest.fail("the documents are looked at"))
     assert TokenWindows(dataset, 10).firsts.tolist() == opened.firsts.tolist()
+    monkeypatch.setattr(PlainReader, "elements", lambda *_: None)
+    assert TokenWindows(dataset, 10).firsts.tolist() == opened.firsts.tolist()
     monkeypatch.undo()
+    monkeypatch.setattr(PlainReader, "block", lambda *_: pytest.fail("a block is looked at"))
+    assert TokenWindows(dataset, 10).firsts.tolist() == opened.firsts.tolist()
+    monkeypatch.undo()
+    monkeypatch.setattr(PlainReader, "elements", lambda *_: None)
     apart = RaggedColumn(starts=np.array([30, 0, 11]), ends=np.array([37, 4, 11]), values=stream)
     monkeypatch.setattr(Documents, "_block", lambda *_: apart)
     assert np.diff(TokenWindows(dataset, 10).firsts).tolist() == [11] * len(opened.blocks)
     assert opened.documents._tokens(0).tolist() == [*range(30, 37), *range(4)]
+
+
+def test_offsets_that_lie_are_refused_before_a_token_is_given(tmp_path: Path) -> None:
+    """What an Arrow block claims by its first and last offset is taken for its count, and judged when it is read: by the reader, or since tokens are missing."""
+    dataset, _ = written(tmp_path, [7, 5, 9, 4] * 5, shard_size=10**6)
+    (file,) = (tmp_path / "ds").rglob("*.arrow")
+    whole = file.read_bytes()
+    ends = np.cumsum([0, *[7, 5, 9, 4] * 5]).astype(np.int32)
+    place = whole.index(ends.tobytes())
+    for at, value in ((1, -3), (2, 10**9), (3, 2), (0, -1), (0, 1), (20, 10**6), (20, 124), (20, -7)):
+        wrong = ends.copy()
+        wrong[at] = value
+        file.write_bytes(whole[:place] + wrong.tobytes() + whole[place + wrong.nbytes :])
+        opened = ps.Dataset(dataset.path)
+        if (at, value) in [(0, 1), (20, 124)]:  # offsets that may be: one token less
+            assert TokenWindows(opened, 2).tokens == 124
+            continue
+        with pytest.raises(ps.BadData, match="offsets"):
+            TokenWindows(opened, 2)[0]
+        with pytest.raises(ps.BadData, match="offsets"):
+            next(iter(ps.DataLoader(TokenWindows(opened, 2), 4)))
+    assert PlainReader.elements(ps.Dataset(dataset.path).reader(0), -1, "t") is None  # type: ignore[arg-type]  # a plain one it is
 
 
 def test_a_document_that_is_damaged_is_named_when_it_is_opened(tmp_path: Path) -> None:
