@@ -102,7 +102,9 @@ def load(root: str | os.PathLike[str], version: int | None = None) -> Manifest:
 
 def _replay(folder: Path, wanted: int, versions: set[int]) -> Manifest:
     base = newest_checkpoint(folder, wanted)
-    start = None if base is None else load_later("checkpoint").read_checkpoint(folder, base)
+    start: Manifest | None = None if base is None else load_later("checkpoint").read_checkpoint(folder, base)
+    if start is not None and base == wanted:
+        return start
     shards: dict[str, Shard] = {} if start is None else {shard.path: shard for shard in start.shards}
     schema: Schema = {} if start is None else start.schema
     metadata: dict[str, Any] = {} if start is None else start.metadata
