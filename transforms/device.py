@@ -141,9 +141,13 @@ def _hue(images: Tensor, turns: Tensor) -> Tensor:
     p, q, t = top * (1 - saturation), top * (1 - saturation * rest), top * (1 - saturation * (1 - rest))
     kind = sector.long() % 6
     table = torch.stack([top, t, p, q])
-    places = torch.tensor([[0, 1, 2], [3, 0, 2], [2, 0, 1], [2, 3, 0], [1, 2, 0], [0, 2, 3]], device=images.device)
+    places = sent(_PARTS, images.device)
     chosen = [table.gather(0, places[:, channel][kind][None])[0] for channel in range(3)]
     return (torch.stack(chosen, 1) * 255 + 0.5).to(torch.uint8)
+
+
+_PARTS = np.array([[0, 1, 2], [3, 0, 2], [2, 0, 1], [2, 3, 0], [1, 2, 0], [0, 2, 3]])
+"""Which of top, t, p and q a sixth of the colour circle has for red, green and blue."""
 
 
 def _jittered(images: Tensor, stage: Stage, keyed: Keyed) -> Tensor:
