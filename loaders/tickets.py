@@ -21,7 +21,7 @@ import os
 import time
 import uuid
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import xxhash
 
@@ -71,6 +71,9 @@ class Tickets:
         self._deadline_s, self._most_ahead = deadline_s, max_staleness
         self._own = uuid.uuid4().hex[:12] + ":"
         self._number = -1
+        self._joined = ""
+        """The plan that this object was joined with first."""
+
         self._attempts = 0
         self._seen: dict[str, tuple[str, float]] = {}
 
@@ -108,26 +111,29 @@ class Tickets:
             raise StorageError(f"the store of the tickets does not answer: {first}", url="tickets") from error
 
     def join(self, plan: Mapping[str, Any]) -> None:
-        """Take part in the run, whose order and batch size must be these.
+        """Take part in the run, whose order and batch size must be these; whoever takes part already is asked again, since loaders may share this object.
 
         Raises:
             BadRequest: it has others; the differences are named.
             StorageError: the store does not answer.
         """
+        told = json.dumps(dict(plan), sort_keys=True)
+        if self._joined not in ("", told):
+            self._refuse(plan, self._joined, "these Tickets were joined by a loader with another plan")
         if self._number >= 0:
             return
-        told = json.dumps(dict(plan), sort_keys=True)
         if not self._swap("plan", "", told):
-            have = json.loads(self._told("plan"))
-            unlike = [
-                f"{name} is {have.get(name)!r} there and {plan.get(name)!r} here" for name in {**have, **plan} if have.get(name) != plan.get(name)
-            ]
-            raise BadRequest(
-                f"the run in the store has another plan: {'; '.join(unlike)}; give this one a name of its own with Tickets(store, name=...)"
-            )
+            self._refuse(plan, self._told("plan"), "the run in the store has another plan")
+        self._joined = told
         counts = [self._count(f"count/{number}", 0) for number in range(self._count("consumers", 0))]
         self._number = self._count("consumers", 1) - 1
         self._count(f"count/{self._number}", max(counts, default=0))  # who comes late holds nobody up
+
+    @staticmethod
+    def _refuse(plan: Mapping[str, Any], told: str, why: str) -> NoReturn:
+        have = json.loads(told)
+        unlike = [f"{name} is {have.get(name)!r} there and {plan.get(name)!r} here" for name in {**have, **plan} if have.get(name) != plan.get(name)]
+        raise BadRequest(f"{why}: {'; '.join(unlike)}; give this loader a name of its own with Tickets(store, name=...)")
 
     def leave(self) -> None:
         """Say that nobody has to wait for this consumer any more."""

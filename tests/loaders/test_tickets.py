@@ -254,6 +254,18 @@ def test_consumers_of_another_plan_are_refused(made: Callable[..., ps.DataLoader
     next(iter(made(30, seed=5, name="other")))
 
 
+def test_one_object_serves_one_plan(rows: ps.Dataset) -> None:
+    """Tickets given to a loader for training and to one for evaluation are refused by the second, before it draws any; those of one plan may share them."""
+    tickets = ps.Tickets(HashStore())
+    train, again, other = (ps.DataLoader(rows, 40, shuffle=shuffle, tickets=tickets, output="numpy") for shuffle in (True, True, False))
+    first = iter(train)
+    seen = [label for batch in islice(first, 5) for label in batch["label"].tolist()]
+    with pytest.raises(BadRequest, match="joined by a loader with another plan: shuffle is True there and False here; .*name="):
+        next(iter(other))
+    train.confirm()
+    assert sorted(seen + [label for batch in again for label in batch["label"].tolist()]) == list(range(1003))
+
+
 def test_many_tickets_are_looked_at_by_the_block(made: Callable[..., ps.DataLoader], monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks that are done are passed over, so the end of a long epoch asks the store for few tickets."""
     monkeypatch.setattr(module, "BLOCK", 100)
