@@ -111,7 +111,7 @@ class Tickets:
             raise StorageError(f"the store of the tickets does not answer: {first}", url="tickets") from error
 
     def join(self, plan: Mapping[str, Any]) -> None:
-        """Take part in the run, whose order and batch size must be these; whoever takes part already is asked again, since loaders may share this object.
+        """Take part in the run, whose order and tickets must be these; whoever takes part already is asked again, since loaders may share this object.
 
         Raises:
             BadRequest: it has others; the differences are named.
@@ -320,7 +320,7 @@ class TicketEngine(Engine):
             BadRequest: the run in the store has another plan.
             StorageError: the store does not answer.
         """
-        self._tickets.join({**self._shared, "batch_size": plan.batch_size})
+        self._tickets.join({**self._shared, "batch_size": plan.batch_size, "tail": plan.tail, "tickets": plan.steps()})
         if self._before is not None and self._before[0] == epoch:
             self._tickets.begin_with(*self._before)
         self._before = None

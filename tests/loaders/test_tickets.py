@@ -50,9 +50,13 @@ def made(rows: ps.Dataset) -> Callable[..., ps.DataLoader]:
     """Return a maker of loaders over one store."""
     store = HashStore()
 
-    def make(batch_size: int = 40, *, store: Any = store, seed: int = 0, **options: Any) -> ps.DataLoader:
+    def make(
+        batch_size: int = 40, *, store: Any = store, seed: int = 0, drop_last: bool = False, num_workers: int = 0, **options: Any
+    ) -> ps.DataLoader:
         tickets = ps.Tickets(store, **{"deadline_s": 0.3, **options})
-        return ps.DataLoader(rows, batch_size, shuffle=True, seed=seed, tickets=tickets, output="numpy")
+        return ps.DataLoader(
+            rows, batch_size, shuffle=True, seed=seed, drop_last=drop_last, num_workers=num_workers, tickets=tickets, output="numpy"
+        )
 
     return make
 
@@ -245,12 +249,14 @@ def test_who_comes_late_holds_nobody_up(made: Callable[..., ps.DataLoader]) -> N
 
 
 def test_consumers_of_another_plan_are_refused(made: Callable[..., ps.DataLoader]) -> None:
-    """Another seed or batch size in the same store is refused by name; a run of another name does not meet it."""
+    """Another seed, batch size or end of an epoch in the same store is refused by name; a run of another name does not meet it."""
     next(iter(made(40)))
     with pytest.raises(BadRequest, match="batch_size is 40 there and 30 here"):
         next(iter(made(30)))
     with pytest.raises(BadRequest, match="seed is 0 there and 5 here"):
         next(iter(made(40, seed=5)))
+    with pytest.raises(BadRequest, match="tail is 'ragged' there and 'drop' here; tickets is 26 there and 25 here"):
+        next(iter(made(40, drop_last=True)))
     next(iter(made(30, seed=5, name="other")))
 
 
