@@ -309,6 +309,9 @@ class TicketEngine(Engine):
         """Note what all consumers of the run must share; nothing is drawn before an epoch is entered."""
         self._inner, self._tickets, self._shared = inner, tickets, dict(plan)
         self._held: tuple[int, int] | None = None
+        self._answer = True
+        """What was said of the batch delivered last, once it is no longer held; it stands until the next one is delivered."""
+
         self._before: tuple[int, list[tuple[int, int]]] | None = None
         self.confirmed: dict[int, list[int]] = {}
         """The tickets of each epoch that this consumer has confirmed."""
@@ -337,18 +340,23 @@ class TicketEngine(Engine):
                 finished = number + 1
         finally:
             source.close()
-            self._held = None
+            if self._held is not None:  # it is given back, and counts for whoever draws it
+                self._held, self._answer = None, False
             with contextlib.suppress(StorageError):
                 for ticket in drawn.drawn[finished:]:
                     self._tickets.release(epoch, ticket)
 
     def confirm(self) -> bool:
-        """Say that the batch delivered last is done with; return False when it was given to somebody else meanwhile, and should not count."""
+        """Say that the batch delivered last is done with; return False when it was given to somebody else meanwhile, and should not count.
+
+        Asked again, it answers the same until the next batch is delivered.
+        """
         held, self._held = self._held, None
         if held is None:
-            return True
+            return self._answer
         epoch, ticket = held
-        if not self._tickets.confirm(epoch, ticket):
+        self._answer = self._tickets.confirm(epoch, ticket)
+        if not self._answer:
             _LOG.warning(
                 "penstock: ticket %d of epoch %d took longer than its deadline and was given to somebody else; it counts there", ticket, epoch
             )

@@ -260,6 +260,25 @@ def test_consumers_of_another_plan_are_refused(made: Callable[..., ps.DataLoader
     next(iter(made(30, seed=5, name="other")))
 
 
+def test_an_answer_stands_until_the_next_batch(made: Callable[..., ps.DataLoader]) -> None:
+    """A second confirm() of a refused batch is False as the first was, that of a confirmed one True; a batch that was given back unconfirmed does not count."""
+    slow, fast = made(), made()
+    held = iter(slow)
+    next(held)
+    list(fast)
+    assert [slow.confirm() for _ in range(3)] == [False] * 3
+    assert list(held) == []
+    assert slow.confirm() is False
+    batches = iter(slow)
+    next(batches)
+    assert [slow.confirm() for _ in range(3)] == [True] * 3
+    assert slow.digest().samples(1) == 40
+    next(batches)
+    batches.close()
+    assert slow.confirm() is False
+    assert slow.digest().samples(1) == 40
+
+
 def test_one_object_serves_one_plan(rows: ps.Dataset) -> None:
     """Tickets given to a loader for training and to one for evaluation are refused by the second, before it draws any; those of one plan may share them."""
     tickets = ps.Tickets(HashStore())
