@@ -2,12 +2,19 @@
 
 An epoch of E positions is cut into tickets of one batch each. A consumer draws the next free ticket, works on it, and confirms it; what is not confirmed within a
 deadline is drawn again by somebody who has nothing else to do, and the late one's confirmation is refused. So every sample is confirmed exactly once, whoever
-dies. The store is torch's `TCPStore` (or `FileStore`, `HashStore`), which training jobs have already; all that is asked of it is `add`, `set`, `get`, `check` and
-`compare_set`. Nothing here imports torch.
+dies. The store is torch's `TCPStore` (or `FileStore`, `HashStore`), which training jobs have already; all that is asked of it is `add`, `set` and `compare_set`,
+and `delete_key` where it has that. Nothing here imports torch.
 
 What stands in the store, under the run's name: the plan, which all must share; for each epoch a counter of tickets drawn, and for each ticket its owner or `done`;
 how many of each block of 1,024 are done, so that nobody looks at all of them; and for each consumer how many it has confirmed, for the bound on staleness (Ho et
-al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", NeurIPS 2013).
+al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", NeurIPS 2013). What a state says was done before is not told to the store:
+who loads it counts only what is left.
+
+Cost, in questions to the store (some 50 microseconds each on one machine): a batch takes seven, from its draw to its confirmation. The end of an epoch and `state_dict()`
+ask for each block drawn since this consumer last looked whose end it has not seen, and in those that are not full one for each ticket that it does not know to be done. With
+`max_staleness`, up to three for each consumer that takes part, each time that this one has come so far that the slowest it saw might be too far behind. A consumer that joins
+asks for the count of each that ever did. Tickets are deleted a block at a time once all of it is done, by who confirms the last (1,024 deletions), where the store can; what
+stays is a counter for each block and three keys for each consumer.
 
 Clocks are never compared: who waits for a ticket, or for a consumer that lags, measures how long it sees no change.
 """
@@ -28,6 +35,7 @@ import xxhash
 from ..errors import BadRequest, StorageError
 from .engine import Delivered, Engine, RunSource
 from .plan import Plan, Run
+from .undone import Undone
 
 _LOG = logging.getLogger("penstock")
 
@@ -37,8 +45,23 @@ BLOCK = 1024
 _DONE, _FREE = "done:", "free:"
 """What values of tickets begin with that nobody holds; who wrote them stands behind, since a store only tells what stands there afterwards."""
 
+_NOTHING = "?"
+"""What no value is: a store answers with it when it is asked to put it in its own place, and there is none."""
+
 _POLL_S = 0.02
 _SLOWEST_POLL_S = 0.5
+
+
+class _Done:
+    """What a consumer knows to be done of an epoch, which stays so: whole blocks, and tickets of other ones."""
+
+    def __init__(self, epoch: int) -> None:
+        """Know nothing."""
+        self.epoch, self.blocks, self.tickets = epoch, set[int](), set[int]()
+
+
+def _block_size(block: int, tickets: int) -> int:
+    return min(BLOCK, tickets - block * BLOCK)
 
 
 @final
@@ -59,7 +82,7 @@ class Tickets:
         Raises:
             BadRequest: a number is out of range, or the store lacks what is needed.
         """
-        if any(not hasattr(store, method) for method in ("add", "set", "get", "check", "compare_set")):
+        if any(not hasattr(store, method) for method in ("add", "set", "compare_set")):
             raise BadRequest(f"tickets={store!r} is no store: give a torch.distributed.TCPStore, or Tickets(store, ...)")
         if not 0 < deadline_s < float("inf"):
             raise BadRequest(f"Tickets: deadline_s={deadline_s!r} is no number of seconds above 0")
@@ -75,15 +98,23 @@ class Tickets:
         """The plan that this object was joined with first."""
 
         self._attempts = 0
+        self._mine: dict[str, str] = {}
+        """The values of the tickets that this consumer holds."""
+
         self._seen: dict[str, tuple[str, float]] = {}
+        self._gone: set[int] = set()
+        """Consumers that have left."""
+
+        self._slowest = 0
+        """What every consumer that has not left has confirmed at least."""
+
+        self._done = _Done(-1)
 
     def _told(self, key: str) -> str:
         """Return a value of the store, "" when there is none."""
-        full = self._prefix + key
-        with self._reaching():
-            if not self._store.check([full]):
-                return ""
-            return bytes(self._store.get(full)).decode()
+        with self._reaching():  # `get` would wait for a key that is deleted between `check` and itself
+            found = bytes(self._store.compare_set(self._prefix + key, _NOTHING, _NOTHING)).decode()
+        return "" if found == _NOTHING else found
 
     def _swap(self, key: str, before: str, after: str) -> bool:
         """Put a value that nobody else writes in another's place, "" for none; return whether it was that one that stood there."""
@@ -100,6 +131,14 @@ class Tickets:
         """Add to a counter; return what it is then."""
         with self._reaching():
             return int(self._store.add(self._prefix + key, more))
+
+    def _drop(self, keys: Sequence[str]) -> None:
+        """Delete what nobody asks for any more, where the store can."""
+        delete = getattr(self._store, "delete_key", None)
+        if delete is not None:
+            with self._reaching():
+                for key in keys:
+                    delete(self._prefix + key)
 
     @staticmethod
     @contextlib.contextmanager
@@ -125,8 +164,8 @@ class Tickets:
         if not self._swap("plan", "", told):
             self._refuse(plan, self._told("plan"), "the run in the store has another plan")
         self._joined = told
-        counts = [self._count(f"count/{number}", 0) for number in range(self._count("consumers", 0))]
         self._number = self._count("consumers", 1) - 1
+        counts = [self._count(f"count/{number}", 0) for number in range(self._number)]
         self._count(f"count/{self._number}", max(counts, default=0))  # who comes late holds nobody up
 
     @staticmethod
@@ -163,14 +202,23 @@ class Tickets:
             pause_s = min(pause_s * 1.5, _SLOWEST_POLL_S)
 
     def _ahead(self) -> int:
-        counts = []
+        own = self._count(f"count/{self._number}", 0)
+        if self._most_ahead is not None and own - self._slowest <= self._most_ahead:
+            return own - self._slowest  # nobody's count falls, and who joins begins with the highest
+        slowest, awaited = own, own
         for number in range(self._count("consumers", 0)):
-            if number == self._number or self._told(f"left/{number}") or self._told(f"idle/{number}") == "yes":
+            if number == self._number or number in self._gone:
                 continue
             count = self._count(f"count/{number}", 0)
-            if self._unchanged_s(f"count/{number}", str(count)) < self._deadline_s:
-                counts.append(count)
-        return self._count(f"count/{self._number}", 0) - min(counts) if counts else 0
+            if count < own and self._told(f"left/{number}"):
+                self._gone.add(number)
+                continue
+            slowest = min(slowest, count)
+            moves = self._unchanged_s(f"count/{number}", str(count)) < self._deadline_s
+            if count < awaited and moves and self._told(f"idle/{number}") != "yes":
+                awaited = count
+        self._slowest = slowest
+        return own - awaited
 
     def fresh(self, epoch: int, tickets: int) -> int | None:
         """Draw a ticket that nobody had; None when there is none left.
@@ -182,8 +230,8 @@ class Tickets:
             number = self._count(f"{epoch}/next", 1) - 1
             if number >= tickets:
                 return None
-            if self._swap(f"{epoch}/t{number}", "", self._fresh_name(self._own)):
-                return number  # it may be done already: from a state that was loaded
+            if self._take(f"{epoch}/t{number}", ""):
+                return number  # else somebody took it over while this consumer stood still
 
     def overdue(self, epoch: int, tickets: int) -> int | None:
         """Draw a ticket that somebody did not confirm in time; None once all are done. Waits for others' tickets meanwhile.
@@ -201,71 +249,94 @@ class Tickets:
                 for number, owner in open_ones:
                     key = f"{epoch}/t{number}"
                     overdue = owner.startswith(_FREE) or self._unchanged_s(key, owner) >= self._deadline_s
-                    if overdue and self._swap(key, owner, self._fresh_name(self._own)):
+                    if overdue and self._take(key, owner):
                         return number
                 time.sleep(pause_s)  # ends: a ticket is confirmed, or overdue after the deadline
                 pause_s = min(pause_s * 1.5, _SLOWEST_POLL_S)
         finally:
             self._say(f"idle/{self._number}", "no")
 
+    def drawn(self, epoch: int, tickets: int) -> int:
+        """Return how many tickets were drawn so far."""
+        return min(self._count(f"{epoch}/next", 0), tickets)
+
     def unfinished(self, epoch: int, tickets: int) -> list[tuple[int, str]]:
-        """Return the tickets that are not done, and who has them; "" when nobody is known to."""
-        found, touched = [], max(self._count(f"{epoch}/next", 0), self._count(f"{epoch}/loaded", 0))
-        for first in range(0, tickets, BLOCK):
-            last = min(first + BLOCK, tickets)
-            if self._count(f"{epoch}/b{first // BLOCK}", 0) >= last - first:
+        """Return the tickets that were drawn and are not done, and who has them; "" when nobody is known to."""
+        drawn, known = self.drawn(epoch, tickets), self._known(epoch)
+        found = []
+        for block in range(-(-drawn // BLOCK)):
+            if block in known.blocks:
                 continue
-            told = [(number, self._told(f"{epoch}/t{number}") if number < touched else "") for number in range(first, last)]
-            found += [one for one in told if not one[1].startswith(_DONE)]
+            first, size = block * BLOCK, _block_size(block, tickets)
+            if self._count(f"{epoch}/b{block}", 0) >= size:
+                known.blocks.add(block)
+                known.tickets.difference_update(range(first, first + size))
+                continue
+            for number in range(first, min(first + size, drawn)):
+                if number not in known.tickets:
+                    owner = self._told(f"{epoch}/t{number}")
+                    if owner.startswith(_DONE):
+                        known.tickets.add(number)
+                    else:
+                        found.append((number, owner))
         return found
+
+    def _known(self, epoch: int) -> _Done:
+        if self._done.epoch != epoch:
+            self._done = _Done(epoch)
+            self._seen = {key: seen for key, seen in self._seen.items() if key.startswith("count/")}
+        return self._done
+
+    def _take(self, key: str, before: str) -> bool:
+        """Have a ticket from whoever had it when this value stood there; return False when somebody was faster."""
+        mine = self._fresh_name(self._own)
+        if not self._swap(key, before, mine):
+            return False
+        self._mine[key] = mine
+        return True
 
     def renew(self, epoch: int, number: int) -> bool:
         """Begin a ticket's deadline anew; return False when it is not this consumer's any more."""
         key = f"{epoch}/t{number}"
-        owner = self._told(key)
-        return owner.startswith(self._own) and self._swap(key, owner, self._fresh_name(self._own))
+        mine = self._mine.pop(key, None)
+        return mine is not None and self._take(key, mine)
 
-    def confirm(self, epoch: int, number: int) -> bool:
-        """Say that a ticket is done; return False when it was given to somebody else meanwhile.
+    def confirm(self, epoch: int, number: int, tickets: int) -> bool:
+        """Say that a ticket is done, of so many that the epoch has; return False when it was given to somebody else meanwhile.
 
         Raises:
             StorageError: the store does not answer.
         """
         key = f"{epoch}/t{number}"
-        owner = self._told(key)
-        if not owner.startswith(self._own) or not self._swap(key, owner, self._fresh_name(_DONE + self._own)):
+        mine = self._mine.pop(key, None)
+        if mine is None or not self._swap(key, mine, self._fresh_name(_DONE + self._own)):
             return False
-        self._count(f"{epoch}/b{number // BLOCK}", 1)
+        block = number // BLOCK
+        size, done = _block_size(block, tickets), self._count(f"{epoch}/b{block}", 1)
+        if done > size:  # it was done and deleted while this consumer, drawing it, stood still
+            self._drop([key])
+            return False
+        self._known(epoch).tickets.add(number)
         self._count(f"count/{self._number}", 1)
+        if done == size:
+            self._drop([f"{epoch}/t{one}" for one in range(block * BLOCK, block * BLOCK + size)])
         return True
 
     def release(self, epoch: int, number: int) -> None:
         """Give back a ticket that was drawn and not worked on, if it is still this consumer's."""
         key = f"{epoch}/t{number}"
-        owner = self._told(key)
-        if owner.startswith(self._own):
-            self._swap(key, owner, self._fresh_name(_FREE + self._own))
-
-    def begin_with(self, epoch: int, done: Sequence[tuple[int, int]]) -> None:
-        """Note tickets that were done before a state was saved, as first and last of each stretch, unless somebody has.
-
-        Raises:
-            StorageError: the store does not answer.
-        """
-        if not done or self._told(f"{epoch}/begun"):
-            return
-        last = max(end for _, end in done) + 1
-        self._count(f"{epoch}/loaded", max(last - self._count(f"{epoch}/loaded", 0), 0))
-        for first, end in done:
-            for number in range(first, end + 1):
-                if self._swap(f"{epoch}/t{number}", "", self._fresh_name(_DONE + self._own)):
-                    self._count(f"{epoch}/b{number // BLOCK}", 1)
-        self._say(f"{epoch}/begun", "yes")
+        mine = self._mine.pop(key, None)
+        if mine is not None:
+            self._swap(key, mine, self._fresh_name(_FREE + self._own))
 
     def generation(self, name: str) -> None:
         """Go on under another name in the store: that of a state that was loaded, which all that loaded it share."""
         self.leave()
         self._prefix = f"{self._name}/{name}/"
+        self._mine.clear()
+        self._seen.clear()
+        self._gone.clear()
+        self._slowest, self._done = 0, _Done(-1)
 
     def _fresh_name(self, begin: str) -> str:
         """Return a value that nobody writes twice."""
@@ -277,12 +348,11 @@ class Tickets:
 class TicketRuns:
     """The batches of an epoch as a consumer draws them, one after the other."""
 
-    def __init__(self, tickets: Tickets, plan: Plan, epoch: int) -> None:
-        """Draw nothing yet."""
-        self._tickets, self._plan, self._epoch = tickets, plan, epoch
-        self._count = plan.steps()
+    def __init__(self, tickets: Tickets, plan: Plan, epoch: int, undone: Undone) -> None:
+        """Draw nothing yet; `undone` are the epoch's tickets that there are."""
+        self._tickets, self._plan, self._epoch, self._undone = tickets, plan, epoch, undone
         self.drawn: list[int] = []
-        """The tickets drawn so far, in order."""
+        """The places of the tickets drawn so far, in order."""
 
         self._none_fresh = False
 
@@ -290,15 +360,16 @@ class TicketRuns:
         """Return batch `number` of those that this consumer gets; None when there is none, or, without `wait`, when one would have to be waited for."""
         if wait and not (self._none_fresh and len(self.drawn) <= number):
             self._tickets.wait_for_the_slowest()
+        count = len(self._undone)
         while len(self.drawn) <= number:
-            ticket = None if self._none_fresh else self._tickets.fresh(self._epoch, self._count)
-            self._none_fresh = ticket is None
-            if ticket is None and wait:
-                ticket = self._tickets.overdue(self._epoch, self._count)
-            if ticket is None:
+            place = None if self._none_fresh else self._tickets.fresh(self._epoch, count)
+            self._none_fresh = place is None
+            if place is None and wait:
+                place = self._tickets.overdue(self._epoch, count)
+            if place is None:
                 return None
-            self.drawn.append(ticket)
-        return self._plan.batch(self.drawn[number])
+            self.drawn.append(place)
+        return self._plan.batch(self._undone.ticket(self.drawn[number]))
 
 
 @final
@@ -308,11 +379,13 @@ class TicketEngine(Engine):
     def __init__(self, inner: Engine, tickets: Tickets, plan: Mapping[str, Any]) -> None:
         """Note what all consumers of the run must share; nothing is drawn before an epoch is entered."""
         self._inner, self._tickets, self._shared = inner, tickets, dict(plan)
-        self._held: tuple[int, int] | None = None
+        self._held: tuple[int, int, Undone] | None = None
         self._answer = True
         """What was said of the batch delivered last, once it is no longer held; it stands until the next one is delivered."""
 
-        self._before: tuple[int, list[tuple[int, int]]] | None = None
+        self._loaded: tuple[int, list[tuple[int, int]]] | None = None
+        """The epoch in which a loaded state stands, and what was done of it before."""
+
         self.confirmed: dict[int, list[int]] = {}
         """The tickets of each epoch that this consumer has confirmed."""
 
@@ -324,17 +397,15 @@ class TicketEngine(Engine):
             StorageError: the store does not answer.
         """
         self._tickets.join({**self._shared, "batch_size": plan.batch_size, "tail": plan.tail, "tickets": plan.steps()})
-        if self._before is not None and self._before[0] == epoch:
-            self._tickets.begin_with(*self._before)
-        self._before = None
-        drawn = TicketRuns(self._tickets, plan, epoch)
+        undone = self._undone(plan, epoch)
+        drawn = TicketRuns(self._tickets, plan, epoch, undone)
         source = self._inner.epoch(plan, epoch, 0, drawn)
         finished = 0
         try:
             for number, made in enumerate(source):
-                ticket = drawn.drawn[number]
-                if self._tickets.renew(epoch, ticket):
-                    self._held = (epoch, ticket)
+                place = drawn.drawn[number]
+                if self._tickets.renew(epoch, place):
+                    self._held = (epoch, place, undone)
                     yield made
                     self.confirm()
                 finished = number + 1
@@ -343,8 +414,12 @@ class TicketEngine(Engine):
             if self._held is not None:  # it is given back, and counts for whoever draws it
                 self._held, self._answer = None, False
             with contextlib.suppress(StorageError):
-                for ticket in drawn.drawn[finished:]:
-                    self._tickets.release(epoch, ticket)
+                for place in drawn.drawn[finished:]:
+                    self._tickets.release(epoch, place)
+
+    def _undone(self, plan: Plan, epoch: int) -> Undone:
+        loaded, done = self._loaded or (-1, [])
+        return Undone(plan.steps(), done if loaded == epoch else ())
 
     def confirm(self) -> bool:
         """Say that the batch delivered last is done with; return False when it was given to somebody else meanwhile, and should not count.
@@ -354,8 +429,9 @@ class TicketEngine(Engine):
         held, self._held = self._held, None
         if held is None:
             return self._answer
-        epoch, ticket = held
-        self._answer = self._tickets.confirm(epoch, ticket)
+        epoch, place, undone = held
+        ticket = undone.ticket(place)
+        self._answer = self._tickets.confirm(epoch, place, len(undone))
         if not self._answer:
             _LOG.warning(
                 "penstock: ticket %d of epoch %d took longer than its deadline and was given to somebody else; it counts there", ticket, epoch
@@ -366,22 +442,17 @@ class TicketEngine(Engine):
 
     def done(self, plan: Plan, epoch: int) -> list[list[int]]:
         """Return the tickets of an epoch that are done, whoever had them, as first and last of each stretch."""
-        if self._before is not None and self._before[0] == epoch:
-            return [list(stretch) for stretch in self._before[1]]
-        found, first, count = [], 0, plan.steps()
-        for number, _ in [*self._tickets.unfinished(epoch, count), (count, "")]:
-            if first < number:
-                found.append([first, number - 1])
-            first = number + 1
-        return found
+        undone = self._undone(plan, epoch)
+        drawn = self._tickets.drawn(epoch, len(undone))
+        return undone.done(drawn, [place for place, _ in self._tickets.unfinished(epoch, len(undone))])
 
     def saved(self, plan: Plan, epoch: int) -> dict[str, Any]:
         """Return what a state holds of an epoch's tickets."""
         return {"samples": 0, "tickets": self.done(plan, epoch), "ticket_rows": plan.batch_size}
 
     def begin_with(self, epoch: int, done: Sequence[tuple[int, int]]) -> None:
-        """Note what was done of an epoch before; the store is told when it is entered."""
-        self._before = (epoch, list(done))
+        """Note what was done of an epoch before."""
+        self._loaded, self._answer = (epoch, list(done)), True
         self._tickets.generation(xxhash.xxh3_64_hexdigest(json.dumps([epoch, [list(stretch) for stretch in done]]).encode()))
 
     def close(self) -> None:
