@@ -16,6 +16,10 @@ ask for each block drawn since this consumer last looked whose end it has not se
 asks for the count of each that ever did. Tickets are deleted a block at a time once all of it is done, by who confirms the last (1,024 deletions), where the store can; what
 stays is a counter for each block and three keys for each consumer.
 
+A state that is loaded opens a part of the store of its own, which all share that loaded it as often; so each return to it begins with what it leaves to do. A consumer that
+loads it for its first time goes where those went that did so before. If they have gone on from it, and give no sign of life, it is refused: whether it replaces one
+of them, or all of them are gone and their batches are to be done again, nobody could tell it.
+
 Clocks are never compared: who waits for a ticket, or for a consumer that lags, measures how long it sees no change.
 """
 
@@ -35,6 +39,7 @@ import xxhash
 from ..errors import BadRequest, StorageError
 from .engine import Delivered, Engine, RunSource
 from .plan import Plan, Run
+from .ticket_store import Keys
 from .undone import Undone
 
 _LOG = logging.getLogger("penstock")
@@ -44,9 +49,6 @@ BLOCK = 1024
 
 _DONE, _FREE = "done:", "free:"
 """What values of tickets begin with that nobody holds; who wrote them stands behind, since a store only tells what stands there afterwards."""
-
-_NOTHING = "?"
-"""What no value is: a store answers with it when it is asked to put it in its own place, and there is none."""
 
 _POLL_S = 0.02
 _SLOWEST_POLL_S = 0.5
@@ -73,8 +75,8 @@ class Tickets:
 
         Args:
             store: a torch `TCPStore` that all consumers reach.
-            name: of the run in the store; runs of unlike names do not meet. A run that goes back to a state in the same store wants another name, unless
-                torchrun started it again.
+            name: of the run in the store; runs of unlike names do not meet. Consumers that were started anew and go back to a state want another name,
+                once others have gone on from that state in the same store.
             deadline_s: seconds after which a batch that was delivered and not confirmed is given to somebody else, and after which a consumer that makes no
                 progress is not waited for. More than any step takes.
             max_staleness: how many more batches than the slowest consumer one may have confirmed before its next draw waits; None for any number.
@@ -82,15 +84,13 @@ class Tickets:
         Raises:
             BadRequest: a number is out of range, or the store lacks what is needed.
         """
-        if any(not hasattr(store, method) for method in ("add", "set", "compare_set")):
-            raise BadRequest(f"tickets={store!r} is no store: give a torch.distributed.TCPStore, or Tickets(store, ...)")
         if not 0 < deadline_s < float("inf"):
             raise BadRequest(f"Tickets: deadline_s={deadline_s!r} is no number of seconds above 0")
         if max_staleness is not None and (type(max_staleness) is not int or max_staleness < 0):
             raise BadRequest(f"Tickets: max_staleness={max_staleness!r} is no integer of at least 0")
         start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store outlives its workers: each start has names of its own
-        self._store, self._name = store, f"penstock/{name}/{start}"
-        self._prefix = f"{self._name}/new/"
+        self._name = f"penstock/{name}/{start}"
+        self._keys = Keys(store, f"{self._name}/new/")
         self._deadline_s, self._most_ahead = deadline_s, max_staleness
         self._own = uuid.uuid4().hex[:12] + ":"
         self._number = -1
@@ -109,45 +109,11 @@ class Tickets:
         """What every consumer that has not left has confirmed at least."""
 
         self._done = _Done(-1)
+        self._loads: dict[str, int] = {}
+        """How often each state was loaded."""
 
-    def _told(self, key: str) -> str:
-        """Return a value of the store, "" when there is none."""
-        with self._reaching():  # `get` would wait for a key that is deleted between `check` and itself
-            found = bytes(self._store.compare_set(self._prefix + key, _NOTHING, _NOTHING)).decode()
-        return "" if found == _NOTHING else found
-
-    def _swap(self, key: str, before: str, after: str) -> bool:
-        """Put a value that nobody else writes in another's place, "" for none; return whether it was that one that stood there."""
-        with self._reaching():
-            found = self._store.compare_set(self._prefix + key, before, after)
-        return bytes(found).decode() == after
-
-    def _say(self, key: str, value: str) -> None:
-        """Put a value in the store."""
-        with self._reaching():
-            self._store.set(self._prefix + key, value)
-
-    def _count(self, key: str, more: int) -> int:
-        """Add to a counter; return what it is then."""
-        with self._reaching():
-            return int(self._store.add(self._prefix + key, more))
-
-    def _drop(self, keys: Sequence[str]) -> None:
-        """Delete what nobody asks for any more, where the store can."""
-        delete = getattr(self._store, "delete_key", None)
-        if delete is not None:
-            with self._reaching():
-                for key in keys:
-                    delete(self._prefix + key)
-
-    @staticmethod
-    @contextlib.contextmanager
-    def _reaching() -> Any:
-        try:
-            yield
-        except (RuntimeError, OSError) as error:  # torch's DistError is a RuntimeError
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise StorageError(f"the store of the tickets does not answer: {first}", url="tickets") from error
+        self._strange = False
+        """Whether others went on from the state before this consumer loaded it."""
 
     def join(self, plan: Mapping[str, Any]) -> None:
         """Take part in the run, whose order and tickets must be these; whoever takes part already is asked again, since loaders may share this object.
@@ -161,12 +127,30 @@ class Tickets:
             self._refuse(plan, self._joined, "these Tickets were joined by a loader with another plan")
         if self._number >= 0:
             return
-        if not self._swap("plan", "", told):
-            self._refuse(plan, self._told("plan"), "the run in the store has another plan")
+        if self._strange:
+            self._wait_for_a_sign()
+        if not self._keys.swap("plan", "", told):
+            self._refuse(plan, self._keys.told("plan"), "the run in the store has another plan")
         self._joined = told
-        self._number = self._count("consumers", 1) - 1
-        counts = [self._count(f"count/{number}", 0) for number in range(self._number)]
-        self._count(f"count/{self._number}", max(counts, default=0))  # who comes late holds nobody up
+        self._number = self._keys.count("consumers", 1) - 1
+        counts = [self._keys.count(f"count/{number}", 0) for number in range(self._number)]
+        self._keys.count(f"count/{self._number}", max(counts, default=0))  # who comes late holds nobody up
+
+    def _confirmed(self) -> int:
+        """Return a number that grows with each batch that anybody confirms."""
+        return sum(self._keys.count(f"count/{number}", 0) for number in range(self._keys.count("consumers", 0)))
+
+    def _wait_for_a_sign(self) -> None:
+        before, ends, pause_s = self._confirmed(), time.monotonic() + self._deadline_s, _POLL_S
+        while self._confirmed() == before:
+            if time.monotonic() > ends:
+                raise BadRequest(
+                    f"batches behind this state were confirmed in the store, and in {self._deadline_s:g} s (deadline_s) nobody confirmed another: "
+                    "going back to the state here would leave them out. Give the run another name with Tickets(store, name=...), or load its last state"
+                )
+            time.sleep(pause_s)  # ends: with a confirmation, or at the deadline
+            pause_s = min(pause_s * 1.5, _SLOWEST_POLL_S)
+        self._strange = False
 
     @staticmethod
     def _refuse(plan: Mapping[str, Any], told: str, why: str) -> NoReturn:
@@ -178,7 +162,7 @@ class Tickets:
         """Say that nobody has to wait for this consumer any more."""
         if self._number >= 0:
             with contextlib.suppress(StorageError):  # the store's owner may have gone first
-                self._say(f"left/{self._number}", "yes")
+                self._keys.say(f"left/{self._number}", "yes")
             self._number = -1
 
     def _unchanged_s(self, key: str, value: str) -> float:
@@ -202,20 +186,20 @@ class Tickets:
             pause_s = min(pause_s * 1.5, _SLOWEST_POLL_S)
 
     def _ahead(self) -> int:
-        own = self._count(f"count/{self._number}", 0)
+        own = self._keys.count(f"count/{self._number}", 0)
         if self._most_ahead is not None and own - self._slowest <= self._most_ahead:
             return own - self._slowest  # nobody's count falls, and who joins begins with the highest
         slowest, awaited = own, own
-        for number in range(self._count("consumers", 0)):
+        for number in range(self._keys.count("consumers", 0)):
             if number == self._number or number in self._gone:
                 continue
-            count = self._count(f"count/{number}", 0)
-            if count < own and self._told(f"left/{number}"):
+            count = self._keys.count(f"count/{number}", 0)
+            if count < own and self._keys.told(f"left/{number}"):
                 self._gone.add(number)
                 continue
             slowest = min(slowest, count)
             moves = self._unchanged_s(f"count/{number}", str(count)) < self._deadline_s
-            if count < awaited and moves and self._told(f"idle/{number}") != "yes":
+            if count < awaited and moves and self._keys.told(f"idle/{number}") != "yes":
                 awaited = count
         self._slowest = slowest
         return own - awaited
@@ -227,7 +211,7 @@ class Tickets:
             StorageError: the store does not answer.
         """
         while True:
-            number = self._count(f"{epoch}/next", 1) - 1
+            number = self._keys.count(f"{epoch}/next", 1) - 1
             if number >= tickets:
                 return None
             if self._take(f"{epoch}/t{number}", ""):
@@ -239,7 +223,7 @@ class Tickets:
         Raises:
             StorageError: the store does not answer.
         """
-        self._say(f"idle/{self._number}", "yes")  # nobody has to wait for who has nothing to do
+        self._keys.say(f"idle/{self._number}", "yes")  # nobody has to wait for who has nothing to do
         pause_s = _POLL_S
         try:
             while True:
@@ -254,11 +238,11 @@ class Tickets:
                 time.sleep(pause_s)  # ends: a ticket is confirmed, or overdue after the deadline
                 pause_s = min(pause_s * 1.5, _SLOWEST_POLL_S)
         finally:
-            self._say(f"idle/{self._number}", "no")
+            self._keys.say(f"idle/{self._number}", "no")
 
     def drawn(self, epoch: int, tickets: int) -> int:
         """Return how many tickets were drawn so far."""
-        return min(self._count(f"{epoch}/next", 0), tickets)
+        return min(self._keys.count(f"{epoch}/next", 0), tickets)
 
     def unfinished(self, epoch: int, tickets: int) -> list[tuple[int, str]]:
         """Return the tickets that were drawn and are not done, and who has them; "" when nobody is known to."""
@@ -268,13 +252,13 @@ class Tickets:
             if block in known.blocks:
                 continue
             first, size = block * BLOCK, _block_size(block, tickets)
-            if self._count(f"{epoch}/b{block}", 0) >= size:
+            if self._keys.count(f"{epoch}/b{block}", 0) >= size:
                 known.blocks.add(block)
                 known.tickets.difference_update(range(first, first + size))
                 continue
             for number in range(first, min(first + size, drawn)):
                 if number not in known.tickets:
-                    owner = self._told(f"{epoch}/t{number}")
+                    owner = self._keys.told(f"{epoch}/t{number}")
                     if owner.startswith(_DONE):
                         known.tickets.add(number)
                     else:
@@ -290,7 +274,7 @@ class Tickets:
     def _take(self, key: str, before: str) -> bool:
         """Have a ticket from whoever had it when this value stood there; return False when somebody was faster."""
         mine = self._fresh_name(self._own)
-        if not self._swap(key, before, mine):
+        if not self._keys.swap(key, before, mine):
             return False
         self._mine[key] = mine
         return True
@@ -309,17 +293,17 @@ class Tickets:
         """
         key = f"{epoch}/t{number}"
         mine = self._mine.pop(key, None)
-        if mine is None or not self._swap(key, mine, self._fresh_name(_DONE + self._own)):
+        if mine is None or not self._keys.swap(key, mine, self._fresh_name(_DONE + self._own)):
             return False
         block = number // BLOCK
-        size, done = _block_size(block, tickets), self._count(f"{epoch}/b{block}", 1)
+        size, done = _block_size(block, tickets), self._keys.count(f"{epoch}/b{block}", 1)
         if done > size:  # it was done and deleted while this consumer, drawing it, stood still
-            self._drop([key])
+            self._keys.drop([key])
             return False
         self._known(epoch).tickets.add(number)
-        self._count(f"count/{self._number}", 1)
+        self._keys.count(f"count/{self._number}", 1)
         if done == size:
-            self._drop([f"{epoch}/t{one}" for one in range(block * BLOCK, block * BLOCK + size)])
+            self._keys.drop([f"{epoch}/t{one}" for one in range(block * BLOCK, block * BLOCK + size)])
         return True
 
     def release(self, epoch: int, number: int) -> None:
@@ -327,12 +311,23 @@ class Tickets:
         key = f"{epoch}/t{number}"
         mine = self._mine.pop(key, None)
         if mine is not None:
-            self._swap(key, mine, self._fresh_name(_FREE + self._own))
+            self._keys.swap(key, mine, self._fresh_name(_FREE + self._own))
 
-    def generation(self, name: str) -> None:
-        """Go on under another name in the store: that of a state that was loaded, which all that loaded it share."""
+    def go_back(self, state: str) -> None:
+        """Go on in the part of the store that belongs to a state, and to this return to it.
+
+        Raises:
+            StorageError: the store does not answer.
+        """
         self.leave()
-        self._prefix = f"{self._name}/{name}/"
+        self._keys.prefix = f"{self._name}/{state}/"
+        known = self._keys.told("loads")
+        before = self._loads.get(state)
+        load = self._loads[state] = max(int(known or 0), 1) if before is None else before + 1
+        while int(known or 0) < load and not self._keys.swap("loads", known, str(load)):
+            known = self._keys.told("loads")
+        self._keys.prefix = f"{self._name}/{state}.{load}/"
+        self._strange = before is None and self._confirmed() > 0
         self._mine.clear()
         self._seen.clear()
         self._gone.clear()
@@ -453,7 +448,7 @@ class TicketEngine(Engine):
     def begin_with(self, epoch: int, done: Sequence[tuple[int, int]]) -> None:
         """Note what was done of an epoch before."""
         self._loaded, self._answer = (epoch, list(done)), True
-        self._tickets.generation(xxhash.xxh3_64_hexdigest(json.dumps([epoch, [list(stretch) for stretch in done]]).encode()))
+        self._tickets.go_back(xxhash.xxh3_64_hexdigest(json.dumps([epoch, [list(stretch) for stretch in done]]).encode()))
 
     def close(self) -> None:
         """Leave the run, and end what the inner engine keeps."""

@@ -22,6 +22,7 @@ import penstock as ps
 from penstock.errors import BadRequest, StorageError
 from penstock.loaders import tickets as module
 from penstock.loaders.ledger import Digest
+from penstock.loaders.ticket_store import Keys
 
 HashStore: Any = vars(torch.distributed)["HashStore"]
 TCPStore: Any = vars(torch.distributed)["TCPStore"]
@@ -170,6 +171,69 @@ def test_going_back_in_a_store_that_lived_on(made: Callable[..., ps.DataLoader])
     assert sorted(head + [label for batch in loader for label in batch["label"].tolist()]) == list(range(1003))
 
 
+def test_going_back_twice_to_one_state(made: Callable[..., ps.DataLoader]) -> None:
+    """Two consumers that load the same state again and again, in one store, are given all that it leaves to do each time, however far they came before."""
+    loaders = [made(), made()]
+    first = iter(loaders[0])
+    head = [label for batch in islice(first, 8) for label in batch["label"].tolist()]
+    loaders[0].confirm()
+    first.close()
+    state = loaders[0].state_dict()
+    for come in (3, 7, 100):
+        for loader in loaders:
+            loader.load_state_dict(state)
+        seen = [label for loader in loaders for batch in islice(loader, come) for label in batch["label"].tolist() if loader.confirm()]
+        assert len(seen) == len(set(seen))
+        assert not set(seen) & set(head)
+    assert sorted(head + seen) == list(range(1003))
+
+
+def test_a_stranger_goes_back_where_nobody_is(made: Callable[..., ps.DataLoader]) -> None:
+    """A consumer started anew is refused a state from which others went on and are gone, in place of leaving out their batches; another name serves."""
+    before = made()
+    first = iter(before)
+    head = [label for batch in islice(first, 8) for label in batch["label"].tolist()]
+    before.confirm()
+    state = before.state_dict()
+    gone = made()
+    gone.load_state_dict(state)
+    list(islice(gone, 5))
+    again = made()
+    again.load_state_dict(state)
+    began = time.monotonic()
+    with pytest.raises(BadRequest, match=r"nobody confirmed another: going back to the state here would leave them out.*name="):
+        next(iter(again))
+    assert time.monotonic() - began < 10
+    other = made(name="again")
+    other.load_state_dict(state)
+    assert sorted(head + [label for batch in other for label in batch["label"].tolist()]) == list(range(1003))
+
+
+def test_a_stranger_joins_those_that_went_on(made: Callable[..., ps.DataLoader]) -> None:
+    """A consumer that loads a state after another has confirmed batches behind it waits for a sign of that one, and shares what is left."""
+    before = made()
+    first = iter(before)
+    head = [label for batch in islice(first, 8) for label in batch["label"].tolist()]
+    before.confirm()
+    state = before.state_dict()
+    early, late = made(deadline_s=20), made(deadline_s=20)
+    early.load_state_dict(state)
+    batches = iter(early)
+    head += [label for batch in islice(batches, 2) for label in batch["label"].tolist()]
+    early.confirm()
+    late.load_state_dict(state)
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.extend(label for batch in late for label in batch["label"].tolist()))
+    thread.start()
+    time.sleep(0.2)
+    assert not seen
+    head += [label for batch in islice(batches, 2) for label in batch["label"].tolist()]
+    early.confirm()
+    batches.close()
+    thread.join(timeout=15)
+    assert sorted(head + seen) == list(range(1003))
+
+
 def test_nothing_is_confirmed_twice() -> None:
     """A consumer that stalls inside its confirmation, while another takes the ticket over and confirms it, is refused."""
     store = HashStore()
@@ -177,12 +241,12 @@ def test_nothing_is_confirmed_twice() -> None:
     for tickets in (one, two):
         tickets.join({})
     assert one.fresh(0, 1) == 0
-    stalled = one._told("0/t0")
+    stalled = one._keys.told("0/t0")
     assert two.overdue(0, 1) == 0
     assert two.confirm(0, 0, 1)
-    assert not one._swap("0/t0", stalled, one._fresh_name("done:" + one._own))
+    assert not one._keys.swap("0/t0", stalled, one._fresh_name("done:" + one._own))
     assert not one.confirm(0, 0, 1)
-    assert one._count("0/b0", 0) == 1
+    assert one._keys.count("0/b0", 0) == 1
     assert one.unfinished(0, 1) == []
 
 
@@ -294,18 +358,18 @@ def test_many_tickets_are_looked_at_once(made: Callable[..., ps.DataLoader], mon
     batches = iter(loader)
     list(islice(batches, 950))
     asked: list[str] = []
-    told, counted = module.Tickets._told, module.Tickets._count
+    told, counted = Keys.told, Keys.count
 
-    def noted(tickets: Any, key: str) -> str:
+    def noted(keys: Keys, key: str) -> str:
         asked.append(key)
-        return told(tickets, key)
+        return told(keys, key)
 
-    def counting(tickets: Any, key: str, more: int) -> int:
+    def counting(keys: Keys, key: str, more: int) -> int:
         asked.append(key)
-        return counted(tickets, key, more)
+        return counted(keys, key, more)
 
-    monkeypatch.setattr(module.Tickets, "_told", noted)
-    monkeypatch.setattr(module.Tickets, "_count", counting)
+    monkeypatch.setattr(Keys, "told", noted)
+    monkeypatch.setattr(Keys, "count", counting)
     other = made(1)
     stranger = stored_of(other).engine._tickets  # type: ignore[attr-defined]
     open_ones = {950, 949}  # one in hand, and one drawn ahead
@@ -327,7 +391,7 @@ def test_what_is_done_is_deleted(made: Callable[..., ps.DataLoader], monkeypatch
     for _ in range(3):
         assert sorted(label for batch in loader for label in batch["label"].tolist()) == list(range(1003))
         sizes.append(store.num_keys())
-        assert not any(store.check([f"{stored_of(loader).engine._tickets._prefix}0/t{number}"]) for number in range(51))  # type: ignore[attr-defined]
+        assert not any(store.check([f"{stored_of(loader).engine._tickets._keys.prefix}0/t{number}"]) for number in range(51))  # type: ignore[attr-defined]
     assert sizes[2] - sizes[1] == sizes[1] - sizes[0] == 1 + 6  # how many were drawn, and a counter for each block
 
     class Old:
@@ -351,7 +415,7 @@ def test_a_ticket_that_was_deleted_is_not_done_again(monkeypatch: pytest.MonkeyP
     def stalling(key: str, before: str) -> bool:
         assert two.overdue(0, 1) == 0
         assert two.confirm(0, 0, 1)
-        assert two._told("0/t0") == ""
+        assert two._keys.told("0/t0") == ""
         return take(key, before)
 
     monkeypatch.setattr(one, "_take", stalling)
@@ -359,7 +423,7 @@ def test_a_ticket_that_was_deleted_is_not_done_again(monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     assert one.renew(0, 0)
     assert one.confirm(0, 0, 1) is False
-    assert one._told("0/t0") == ""
+    assert one._keys.told("0/t0") == ""
     assert one.unfinished(0, 1) == two.unfinished(0, 1) == []
     assert two.overdue(0, 1) is None
 
