@@ -16,6 +16,11 @@ ask for each block drawn since this consumer last looked whose end it has not se
 asks for the count of each that ever did. Tickets are deleted a block at a time once all of it is done, by who confirms the last (1,024 deletions), where the store can; what
 stays is a counter for each block and three keys for each consumer.
 
+Consumers find each other by the run's name, and by nothing else: they come and go, and a name lasts as long as the store. Where all of them are started together, and together
+again after a failure, as torchrun does it, workers that begin anew must not meet the tickets of those before them; and nothing that torchrun tells a worker differs for
+each start and is the same for all (TORCHELASTIC_RESTART_COUNT counts failures of one node's workers; other nodes, and those that join, count others). So with
+`together=True` the first rank makes up a name for the start and tells the others, by a broadcast that all ranks take part in.
+
 A state that is loaded opens a part of the store of its own, which all share that loaded it as often; so each return to it begins with what it leaves to do. A consumer that
 loads it for its first time goes where those went that did so before. If they have gone on from it, and give no sign of life, it is refused: whether it replaces one
 of them, or all of them are gone and their batches are to be done again, nobody could tell it.
@@ -39,6 +44,7 @@ import xxhash
 from ..errors import BadRequest, StorageError
 from .engine import Delivered, Engine, RunSource
 from .plan import Plan, Run
+from .start import start_of
 from .ticket_store import Keys
 from .undone import Undone
 
@@ -70,7 +76,7 @@ def _block_size(block: int, tickets: int) -> int:
 class Tickets:
     """One consumer's hold on a shared run: `DataLoader(..., tickets=Tickets(store, deadline_s=60))`; `tickets=store` takes the defaults."""
 
-    def __init__(self, store: Any, *, name: str = "run", deadline_s: float = 60.0, max_staleness: int | None = None) -> None:
+    def __init__(self, store: Any, *, name: str = "run", deadline_s: float = 60.0, max_staleness: int | None = None, together: Any = False) -> None:
         """Join nothing yet: that happens with the first draw.
 
         Args:
@@ -80,17 +86,20 @@ class Tickets:
             deadline_s: seconds after which a batch that was delivered and not confirmed is given to somebody else, and after which a consumer that makes no
                 progress is not waited for. More than any step takes.
             max_staleness: how many more batches than the slowest consumer one may have confirmed before its next draw waits; None for any number.
+            together: True when all ranks of torch.distributed make their Tickets now, as after a start by torchrun; a process group when all of its ranks
+                do. What they draw is then a run of this start alone: go on from a checkpoint by `load_state_dict`. False when consumers come and go.
 
         Raises:
-            BadRequest: a number is out of range, or the store lacks what is needed.
+            BadRequest: a number is out of range, the store lacks what is needed, or `together` is no process group.
         """
         if not 0 < deadline_s < float("inf"):
             raise BadRequest(f"Tickets: deadline_s={deadline_s!r} is no number of seconds above 0")
         if max_staleness is not None and (type(max_staleness) is not int or max_staleness < 0):
             raise BadRequest(f"Tickets: max_staleness={max_staleness!r} is no integer of at least 0")
-        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store outlives its workers: each start has names of its own
-        self._name = f"penstock/{name}/{start}"
-        self._keys = Keys(store, f"{self._name}/new/")
+        self._keys = Keys(store, "")
+        self._together = together is not False
+        self._name = f"penstock/{name}/{start_of(together)}" if self._together else f"penstock/{name}"
+        self._keys.prefix = f"{self._name}/new/"
         self._deadline_s, self._most_ahead = deadline_s, max_staleness
         self._own = uuid.uuid4().hex[:12] + ":"
         self._number = -1
@@ -129,12 +138,26 @@ class Tickets:
             return
         if self._strange:
             self._wait_for_a_sign()
+        self._warn_of_others()
         if not self._keys.swap("plan", "", told):
             self._refuse(plan, self._keys.told("plan"), "the run in the store has another plan")
         self._joined = told
         self._number = self._keys.count("consumers", 1) - 1
         counts = [self._keys.count(f"count/{number}", 0) for number in range(self._number)]
         self._keys.count(f"count/{self._number}", max(counts, default=0))  # who comes late holds nobody up
+
+    def _warn_of_others(self) -> None:
+        """Say so when torchrun started this rank again, and it goes on where the one before it was."""
+        rank = os.environ.get("RANK")
+        if "TORCHELASTIC_RUN_ID" not in os.environ or self._together or self._loads or self._joined:
+            return
+        if self._keys.count(f"rank/{rank}", 1) > 1:
+            _LOG.warning(
+                "penstock: rank %s was started again, and goes on in the run %r where the workers before it stood; where they all begin anew, "
+                "give Tickets(store, together=True), and load a checkpoint if there is one",
+                rank,
+                self._name,
+            )
 
     def _confirmed(self) -> int:
         """Return a number that grows with each batch that anybody confirms."""
@@ -146,7 +169,8 @@ class Tickets:
             if time.monotonic() > ends:
                 raise BadRequest(
                     f"batches behind this state were confirmed in the store, and in {self._deadline_s:g} s (deadline_s) nobody confirmed another: "
-                    "going back to the state here would leave them out. Give the run another name with Tickets(store, name=...), or load its last state"
+                    "going back to the state here would leave them out. Give the run another name with Tickets(store, name=...), or load its last state; "
+                    "where all consumers are started together, Tickets(store, together=True) gives each start its own"
                 )
             time.sleep(pause_s)  # ends: with a confirmation, or at the deadline
             pause_s = min(pause_s * 1.5, _SLOWEST_POLL_S)
@@ -327,7 +351,7 @@ class Tickets:
         while int(known or 0) < load and not self._keys.swap("loads", known, str(load)):
             known = self._keys.told("loads")
         self._keys.prefix = f"{self._name}/{state}.{load}/"
-        self._strange = before is None and self._confirmed() > 0
+        self._strange = before is None and not self._together and self._confirmed() > 0
         self._mine.clear()
         self._seen.clear()
         self._gone.clear()
