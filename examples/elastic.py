@@ -1,6 +1,11 @@
 """An elastic run: torchrun starts workers again when one is lost, and training goes on where the last checkpoint stands, without a sample lost or doubled.
 
-    torchrun --nproc-per-node 2 --max-restarts 5 examples/elastic.py --folder out
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    torchrun --standalone --nproc-per-node 2 --max-restarts 5 examples/elastic.py --folder out
+
+or on each of two nodes, which share the folder, `torchrun --nnodes 1:2 --rdzv-backend c10d --rdzv-endpoint HOST:PORT ...`. The variable gives each start a store of its own
+to meet in: torchrun's shared one still holds the addresses of workers that are gone, and says nothing by which a start differs from the one before on all nodes
+(TORCHELASTIC_RESTART_COUNT counts one node's failures).
 
 Model, optimiser and loader are saved together every few steps, and beside them what each worker delivered since it was started; the checkpoint is the rename
 of one file. `--lose-at 25` has the last worker kill itself at step 25, once, to show what happens. The global batch is the same on 1, 2, 3 or 4 workers.
@@ -12,6 +17,7 @@ import argparse
 import json
 import os
 import signal
+import sys
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -46,12 +52,13 @@ def make_data(folder: Path) -> str:
 
 
 def join() -> None:
-    """Join the other workers, with keys of each start's own: torchrun's store still holds the addresses of workers that are gone."""
-    place, agents = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    rank, world, patience = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), timedelta(seconds=60)
-    store = dist.TCPStore(*place, world, is_master=rank == 0 and not agents, timeout=patience)
-    own = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-    dist.init_process_group("gloo", store=own, rank=rank, world_size=world, timeout=patience)
+    """Join the other workers of this start."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        sys.exit(
+            "this store outlives the workers, and after a restart it still holds the addresses of those that are gone: set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun, on every node, and use --rdzv-backend c10d or --standalone"
+        )
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
 
 
 def save(folder: Path, parts: dict[str, Any], digest: ps.Digest) -> None:

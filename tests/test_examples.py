@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from PIL import Image
@@ -13,9 +15,10 @@ from PIL import Image
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(*command: str) -> str:
+def run(*command: str, **variables: str) -> str:
     """Run a program; return what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     return done.stdout
 
@@ -31,13 +34,56 @@ def test_a_parameter_server_under_bounded_staleness(tmp_path: Path) -> None:
         assert picture.size == (900, 500)
 
 
-def test_an_elastic_run_loses_and_regains_a_worker(tmp_path: Path) -> None:
-    """Under torchrun a worker kills itself at step 25; both are started again from step 20, and the ledgers of both starts add up to the plan's."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2"]
-    told = run(*torchrun, str(EXAMPLES / "elastic.py"), "--folder", str(tmp_path), "--lose-at", "25")
-    assert "from step 0" in told
-    assert "from step 20" in told
+def elastic(*options: str) -> list[str]:
+    """Return the command of the elastic run, but for where it writes."""
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--max-restarts",
+        "2",
+        *options,
+        str(EXAMPLES / "elastic.py"),
+        "--lose-at",
+        "25",
+        "--folder",
+    ]
+
+
+def check_elastic(told: str) -> None:
+    """Hold what an elastic run printed against what it claims."""
+    assert "2 workers, from step 0" in told
+    assert "2 workers, from step 20" in told
     report = json.loads(told.splitlines()[-1])
     assert report["steps"] == 2 * 63
     assert report["starts"] == 2
     assert report["differences"] == []
+
+
+def test_an_elastic_run_loses_and_regains_a_worker(tmp_path: Path) -> None:
+    """Under torchrun a worker kills itself at step 25; both are started again from step 20, and the ledgers of both starts add up to the plan's."""
+    check_elastic(run(*elastic("--standalone", "--nproc-per-node", "2"), str(tmp_path), TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"))
+
+
+def test_an_elastic_run_on_two_nodes_loses_and_regains_a_worker(tmp_path: Path) -> None:
+    """Two agents of torchrun with a worker each: the one whose worker is lost counts a restart, and all go on from step 20 as on one node."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    command = elastic("--nnodes", "2", "--nproc-per-node", "1", "--monitor-interval", "0.3", "--rdzv-backend", "c10d", "--rdzv-endpoint", meeting)
+    told: list[str] = []
+    nodes = [threading.Thread(target=lambda: told.append(run(*command, str(tmp_path), TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"))) for _ in range(2)]
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        node.join()
+    assert len(told) == 2
+    check_elastic("".join(sorted(told, key=len)))  # the first rank says everything
+
+
+def test_an_elastic_run_in_a_store_that_outlives_it_is_refused(tmp_path: Path) -> None:
+    """Without the variable that gives each start a store of its own the workers end at once, and say which one it is."""
+    command = [*elastic("--standalone", "--nproc-per-node", "1", "--max-restarts", "0"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode != 0
+    assert "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in done.stderr
