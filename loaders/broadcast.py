@@ -1,7 +1,7 @@
 """The channel that ranks of one group share batches through: torch.distributed's broadcasts, along one mesh dimension after the other.
 
-A batch is a short header, then the bytes of its columns, straight from the memory that the leader's batch lies in and into that of the receiver's: no pickle,
-and one copy. A broadcast that somebody does not join ends by the timeout of the process group.
+A batch is a short header, which says where in the order it stands, then the bytes of its columns, straight from the memory that the leader's batch lies in and into that of the receiver's: no pickle,
+and one copy. Ranks whose loops part company notice it at the next batch, and say so. A broadcast that somebody does not join ends by the timeout of the process group.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ import torch.distributed as dist
 from ..errors import BadRequest
 from .batch import Batch, Ragged
 from .faults import rebuild
-from .shared import Channel
+from .shared import Channel, Place
 from .slots import Output
 
 _BATCH, _ERROR = 0, 1
+
+_HEAD = 2 + len(Place._fields)
+"""Numbers of a header before the sizes of ragged columns: its kind, the rows or bytes that follow, and the place."""
 
 
 class _Hop(NamedTuple):
@@ -73,15 +76,19 @@ class MeshChannel(Channel):
             for hop in self._hops:
                 dist.broadcast(tensor, src=hop.source, group=hop.group)
 
-    def batch(self, made: Batch | None) -> Batch:
-        """Return what the leader gives."""
+    def batch(self, place: Place, made: Batch | None) -> Batch:
+        """Return what the leader gives.
+
+        Raises:
+            BadRequest: the leader's batch stands at another place.
+        """
         ragged = [name for name, output in self._outputs.items() if output.ragged]
-        header = np.zeros(2 + len(ragged), np.int64)
+        header = np.zeros(_HEAD + len(ragged), np.int64)
         if made is not None:
             columns = [np.ascontiguousarray(value.values if isinstance(value, Ragged) else value) for value in made.values()]
             first = next(iter(made.values()))
-            header[:2] = _BATCH, len(first.offsets) - 1 if isinstance(first, Ragged) else len(first)
-            header[2:] = [made[name].values.size for name in ragged]
+            header[:_HEAD] = _BATCH, len(first.offsets) - 1 if isinstance(first, Ragged) else len(first), *place
+            header[_HEAD:] = [made[name].values.size for name in ragged]
             self._send(header)
             for name, column in zip(made, columns, strict=True):
                 if isinstance(made[name], Ragged):
@@ -93,7 +100,7 @@ class MeshChannel(Channel):
             text = np.empty(int(header[1]), np.uint8)
             self._send(text)
             raise rebuild(json.loads(text.tobytes()))
-        rows, sizes = int(header[1]), dict(zip(ragged, header[2:].tolist(), strict=True))
+        rows, sizes = int(header[1]), dict(zip(ragged, header[_HEAD:].tolist(), strict=True))
         found: Batch = {}
         for name, output in self._outputs.items():
             offsets = np.empty(rows + 1, np.int64)
@@ -102,12 +109,19 @@ class MeshChannel(Channel):
             values = np.empty(sizes[name] if output.ragged else (rows, *output.shape), output.dtype)
             self._send(values)
             found[name] = Ragged(values, offsets) if output.ragged else values
+        theirs = Place(*header[2:_HEAD].tolist())
+        if theirs != place:  # only now, since the others of the group are in the same broadcasts
+            raise BadRequest(
+                f"broadcast=True: the rank that reads sent step {theirs.step} of epoch {theirs.epoch} (entered at sample {theirs.start}), and this one "
+                f"is at step {place.step} of epoch {place.epoch} (entered at sample {place.start}): all ranks of the group must iterate, break off and "
+                "load states alike"
+            )
         return found
 
     def fail(self, told: Mapping[str, Any]) -> None:
         """Have the others meet an error."""
         text = np.frombuffer(json.dumps(told).encode(), np.uint8).copy()
-        header = np.zeros(2 + sum(output.ragged for output in self._outputs.values()), np.int64)
+        header = np.zeros(_HEAD + sum(output.ragged for output in self._outputs.values()), np.int64)
         header[:2] = _ERROR, text.size
         self._send(header)
         self._send(text)

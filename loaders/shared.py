@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from ..errors import BadRequest, PenstockError
+from ..errors import BadRequest
 from ..metrics import NO_TIME
 from .batch import Batch
 from .engine import Delivered, Engine, RunSource
 from .faults import describe
 from .plan import Plan
 from .slots import Output
+
+
+class Place(NamedTuple):
+    """Where in the order a batch stands, which all ranks of a group must agree on.
+
+    Attributes:
+        epoch: its epoch.
+        start: the position at which that epoch was entered.
+        step: its number since then.
+    """
+
+    epoch: int
+    start: int
+    step: int
 
 
 class Channel(ABC):
@@ -24,10 +38,11 @@ class Channel(ABC):
     """Whether this rank reads."""
 
     @abstractmethod
-    def batch(self, made: Batch | None) -> Batch:
+    def batch(self, place: Place, made: Batch | None) -> Batch:
         """Return what the leader gives; the others give None.
 
         Raises:
+            BadRequest: the leader's batch stands at another place than this rank's.
             PenstockError: the leader met it, in place of the batch.
         """
 
@@ -49,9 +64,10 @@ class ReceivingEngine(Engine):
         """Yield batches that all ranks of the group have in common."""
         if not self._channel.leads:
             for step in range(plan.steps(start)):
-                yield Delivered([self._channel.batch(None)], plan.batch(step, start).size, NO_TIME)
+                yield Delivered([self._channel.batch(Place(epoch, start, step), None)], plan.batch(step, start).size, NO_TIME)
             return
         source = self._inner.epoch(plan, epoch, start, runs)
+        step = 0
         try:
             while True:
                 made = self._next(source)
@@ -59,7 +75,8 @@ class ReceivingEngine(Engine):
                     return
                 batches, made.batches[:] = list(made.batches), []
                 for number, batch in enumerate(batches):
-                    self._channel.batch(batch)
+                    self._channel.batch(Place(epoch, start, step), batch)
+                    step += 1
                     yield made._replace(batches=[batch], times=made.times if number == 0 else NO_TIME)
         finally:
             source.close()
@@ -67,7 +84,7 @@ class ReceivingEngine(Engine):
     def _next(self, source: Generator[Delivered, None, None]) -> Delivered | None:
         try:
             return next(source, None)
-        except PenstockError as error:
+        except Exception as error:  # whatever it is: the others wait for a batch, and would until their group's timeout
             self._channel.fail(describe(error, getattr(error, "stage", "read")))
             raise
 

@@ -13,9 +13,9 @@ from ranks import run_ranks
 
 import penstock as ps
 from penstock import transforms as T  # noqa: N812  (the name torchvision's users know)
-from penstock.errors import BadData, BadRequest
+from penstock.errors import BadData, BadRequest, PenstockError, WorkerFailed
 from penstock.loaders.faults import rebuild
-from penstock.loaders.shared import Channel, PartEngine, ReceivingEngine
+from penstock.loaders.shared import Channel, PartEngine, Place, ReceivingEngine
 from penstock.loaders.topology import Topology, detect
 
 PROGRAM = """
@@ -47,6 +47,20 @@ try:
         pass
 except ps.BadData as error:
     told["error"] = [error.shard, error.row, error.field]
+dist.barrier()
+
+parting = ps.DataLoader(rows, 40, shuffle=True, topology=mesh, broadcast=True, output="numpy")
+reads = mesh.get_local_rank("tp") == 0
+batches = iter(parting)
+for _ in range(3 if reads else 2):
+    next(batches)
+batches.close()
+if not reads:
+    try:
+        next(iter(parting))
+    except ps.BadRequest as error:
+        told["parted"] = str(error)
+dist.barrier()
 print(json.dumps(told))
 dist.destroy_process_group()
 """
@@ -137,9 +151,11 @@ class Line(Channel):
     def __init__(self, sent: list[Any], *, leads: bool) -> None:
         """Share a list."""
         self.sent, self.leads = sent, leads
+        self.places: list[Place] = []
 
-    def batch(self, made: Any) -> Any:
-        """Pass a batch on."""
+    def batch(self, place: Place, made: Any) -> Any:
+        """Pass a batch on, and note where it stands."""
+        self.places.append(place)
         if made is not None:
             self.sent.append(made)
             return made
@@ -159,35 +175,39 @@ def test_receivers_get_what_the_leader_read(rows: ps.Dataset, batch_size: int) -
     for start in (0, 400):
         leader, follower = (ps.DataLoader(ps.Dataset(rows.path, columns=["x", "label"]), batch_size, shuffle=True, output="numpy") for _ in range(2))
         sent: list[Any] = []
-        leading, following = (
-            ReceivingEngine(stored_of(leader).engine, Line(sent, leads=True)),
-            ReceivingEngine(stored_of(follower).engine, Line(sent, leads=False)),
-        )
+        lines = Line(sent, leads=True), Line(sent, leads=False)
+        leading, following = (ReceivingEngine(stored_of(one).engine, line) for one, line in zip((leader, follower), lines, strict=True))
         made = [{name: value.copy() for name, value in batch.items()} for one in leading.epoch(leader.plan, 0, start) for batch in one.batches]
         sent[:] = made
         got = [batch for one in following.epoch(follower.plan, 0, start) for batch in one.batches]
         assert len(got) == leader.plan.steps(start)
         assert all(np.array_equal(a["label"], b["label"]) for a, b in zip(made, got, strict=True))
+        assert lines[0].places == lines[1].places == [Place(0, start, step) for step in range(len(got))]
         leading.close()
         following.close()
 
 
-def test_an_error_reaches_everybody(rows: ps.Dataset) -> None:
-    """What the leader meets, the others meet in its place."""
+@pytest.mark.parametrize(
+    ("raised", "kind"), [(BadData("torn", path="p", shard="s", row=7, field="x"), BadData), (ZeroDivisionError("torn"), WorkerFailed)]
+)
+def test_an_error_reaches_everybody(rows: ps.Dataset, raised: Exception, kind: type[PenstockError]) -> None:
+    """What the leader meets, the others meet in its place, whatever it is; what is no error of ours comes with its traceback."""
     loader = ps.DataLoader(rows, 500, output="numpy")
     sent: list[Any] = []
 
     def broken(*_: Any) -> Any:
         yield next(stored_of(loader).engine.epoch(loader.plan, 0, 0))
-        raise BadData("torn", path="p", shard="s", row=7, field="x")
+        raise raised
 
     inner: Any = SimpleNamespace(epoch=broken, close=lambda: None)
-    for engine in (ReceivingEngine(inner, Line(sent, leads=True)), ReceivingEngine(inner, Line(sent, leads=False))):
+    for engine, met in ((ReceivingEngine(inner, Line(sent, leads=True)), type(raised)), (ReceivingEngine(inner, Line(sent, leads=False)), kind)):
         batches = PartEngine(engine, ["x"], 1, 2).epoch(loader.plan, 0, 0)
         assert next(batches).batches[0]["x"].shape == (500, 16)
-        with pytest.raises(BadData, match="torn") as caught:
+        with pytest.raises(met, match="torn") as caught:
             next(batches)
-        assert caught.value.row == 7
+        assert getattr(caught.value, "row", 7) == 7
+    assert isinstance(caught.value, PenstockError)
+    assert type(raised).__name__ in str(caught.value.worker_traceback)
 
 
 def test_four_processes_share_by_mesh(rows: ps.Dataset, tmp_path: Path) -> None:
@@ -207,3 +227,5 @@ def test_four_processes_share_by_mesh(rows: ps.Dataset, tmp_path: Path) -> None:
         half = rank // 2
         assert told[rank]["parts"] == [batch[:, half * 32 : half * 32 + 32].tolist() for batch in whole]
         assert told[rank]["error"][1:] == [0, "image"]
+        if rank % 2:
+            assert "sent step 2 of epoch 0 (entered at sample 0), and this one is at step 0 of epoch 1" in told[rank]["parted"]
