@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import operator
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -114,7 +115,7 @@ def detect(given: Any = None, environment: Mapping[str, str] | None = None) -> T
         else _asked(os.environ if environment is None else environment)
     )
     told = str(found)
-    if found.world_size > 1 and told not in _TOLD:
+    if (found.world_size > 1 or found.context_size > 1) and told not in _TOLD:
         _TOLD.add(told)
         _LOG.info("penstock: data is shared as %s", told)
     return found
@@ -134,9 +135,9 @@ def _asked(environment: Mapping[str, str]) -> Topology:
 
 def _explicit(given: tuple[int, int]) -> Topology:
     try:
-        rank, world_size = (int(number) for number in given)
+        rank, world_size = (operator.index(number) for number in given)
     except (TypeError, ValueError):
-        raise BadRequest(f"topology={given!r} is neither (rank, world_size) nor a DeviceMesh with named dimensions") from None
+        raise BadRequest(f"topology={given!r} is neither (rank, world_size), two integers, nor a DeviceMesh with named dimensions") from None
     return Topology(rank=rank, world_size=world_size)
 
 

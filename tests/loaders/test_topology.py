@@ -6,6 +6,7 @@ import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from penstock.errors import BadRequest
@@ -55,7 +56,7 @@ def test_contradiction_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_explicit_numbers_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """Explicit numbers are taken whatever the process group says."""
     fake_distributed(monkeypatch, 1, 2)
-    assert detect((2, 3), {}) == Topology(rank=2, world_size=3)
+    assert detect((2, 3), {}) == detect((np.int64(2), np.int64(3)), {}) == Topology(rank=2, world_size=3)
     assert detect(Topology(rank=0, world_size=1), {}).world_size == 1
 
 
@@ -66,6 +67,8 @@ def test_explicit_numbers_win(monkeypatch: pytest.MonkeyPatch) -> None:
         ((2, 2), {}, "rank 2 of world size 2"),
         ((0, 0), {}, "rank 0 of world size 0"),
         ((1,), {}, r"topology=\(1,\) is neither"),
+        ((0.9, 2.7), {}, r"topology=\(0.9, 2.7\) is neither \(rank, world_size\), two integers"),
+        (("0", "2"), {}, r"topology=\('0', '2'\) is neither"),
         (None, {"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x'"),
         (None, {"RANK": "2", "WORLD_SIZE": "2"}, "RANK='2'"),
     ],
@@ -146,3 +149,11 @@ def test_what_was_detected_is_logged_once(caplog: pytest.LogCaptureFixture) -> N
             detect(environment=environment)
             detect(environment={})
     assert [record.getMessage() for record in caplog.records] == ["penstock: data is shared as rank 40 of 41 (torchrun environment)"]
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_parts_of_sequences_are_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    """One data-parallel rank whose sequences are cut says which part it has."""
+    with caplog.at_level("INFO", "penstock"):
+        detect(Topology(context_rank=1, context_size=5, source="test"), {})
+    assert [record.getMessage() for record in caplog.records] == ["penstock: data is shared as rank 0 of 1, part 1 of 5 of each sequence (test)"]
