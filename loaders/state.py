@@ -132,8 +132,11 @@ def tickets_of(saved: Mapping[str, Any], standing: Progress, plan: Plan, *, draw
             )
         return [(0, min(whole + (rest > 0), plan.steps()) - 1)] if drawn and standing.samples else []
     steps, size = plan.steps(), saved.get("ticket_rows")
-    if size != plan.batch_size:
-        raise BadRequest(f"the state holds tickets of {size!r} rows, and this loader has batch_size={plan.batch_size}: resume it with the same")
+    if told and size != plan.batch_size:
+        raise BadRequest(
+            f"the state holds tickets of {size!r} rows, and this loader has batch_size={plan.batch_size}: resume it with batch_size={size}; "
+            "another one can be gone on with from a state that was saved between two epochs"
+        )
     good = isinstance(told, list) and all(isinstance(one, (list, tuple)) and len(one) == 2 for one in told)
     if not good or any(type(n) is not int for one in told for n in one) or any(not 0 <= first <= last < steps for first, last in told):
         raise BadRequest(f"the state holds tickets {str(told)[:100]}, which are no stretches of the {steps} of an epoch")

@@ -84,8 +84,11 @@ class Tickets:
             name: of the run in the store; runs of unlike names do not meet. Consumers that were started anew and go back to a state want another name,
                 once others have gone on from that state in the same store.
             deadline_s: seconds after which a batch that was delivered and not confirmed is given to somebody else, and after which a consumer that makes no
-                progress is not waited for. More than any step takes.
-            max_staleness: how many more batches than the slowest consumer one may have confirmed before its next draw waits; None for any number.
+                progress is not waited for. More than any step takes. A batch that was made ahead has so long from its draw to its delivery, and as long again
+                from there on; one that lies in the queue for longer may go to somebody who has nothing else to do, and is then left out here: so more than
+                `prefetch_factor * num_workers` steps take keeps them.
+            max_staleness: how many more batches than the slowest consumer one may have confirmed before its next batch is delivered; None for any number.
+                Batches may be drawn and made ahead meanwhile.
             together: True when all ranks of torch.distributed make their Tickets now, as after a start by torchrun; a process group when all of its ranks
                 do. What they draw is then a run of this start alone: go on from a checkpoint by `load_state_dict`. False when consumers come and go.
 

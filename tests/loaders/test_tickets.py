@@ -262,8 +262,18 @@ def test_from_dealt_to_drawn(made: Callable[..., ps.DataLoader], rows: ps.Datase
         made(70, store=HashStore()).load_state_dict(dealt.state_dict())
     with pytest.raises(BadRequest, match="resume it with tickets="):
         dealt.load_state_dict(drawn.state_dict())
-    with pytest.raises(BadRequest, match="tickets of 40 rows, and this loader has batch_size=30"):
-        made(30, store=HashStore()).load_state_dict(drawn.state_dict())
+    begun = iter(drawn)
+    list(islice(begun, 2))
+    inside = drawn.state_dict()
+    begun.close()
+    other = made(30, store=HashStore())
+    with pytest.raises(BadRequest, match="tickets of 40 rows, and this loader has batch_size=30: resume it with batch_size=40; another one"):
+        other.load_state_dict(inside)
+    list(drawn)
+    between = drawn.state_dict()
+    other.load_state_dict(between)
+    assert other.state_dict() == {**between, "ticket_rows": 30}
+    assert sorted(label for batch in other for label in batch["label"].tolist()) == list(range(1003))
     for wrong in (7, [[0]], [[3, 1]], [[0, 10**6]], [["a", "b"]]):
         with pytest.raises(BadRequest, match="no stretches"):
             drawn.load_state_dict({**drawn.state_dict(), "tickets": wrong})
@@ -288,6 +298,52 @@ def test_nobody_runs_too_far_ahead(made: Callable[..., ps.DataLoader]) -> None:
     assert len(taken) <= 5
     thread.join(timeout=20)  # the slow one makes no more progress, and is left behind
     assert len(taken) == 6
+
+
+def test_nobody_with_workers_runs_too_far_ahead(made: Callable[..., ps.DataLoader]) -> None:
+    """Batches that workers draw ahead are not held back, and none of them is delivered beyond max_staleness: the bound is on what is confirmed."""
+    fast, slow = (made(20, num_workers=workers, max_staleness=3, deadline_s=30) for workers in (2, 0))
+    lagging = iter(slow)
+    next(lagging)
+    taken: list[int] = []
+    batches = iter(fast)
+
+    def run() -> None:
+        for batch in batches:
+            taken.extend(batch["label"].tolist())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    ends = time.monotonic() + 60
+    for bound in range(4, 9):
+        while len(taken) < 20 * bound:
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert len(taken) == 20 * bound  # three confirmed ahead, and one in hand
+        assert stored_of(fast).engine._tickets.drawn(0, 51) > bound + 1  # type: ignore[attr-defined]  # the slow one has one
+        next(lagging)
+    slow.close()  # leaves: nobody waits for it
+    lagging.close()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    fast.close()
+
+
+def test_a_queue_that_outlives_the_deadline_is_done_elsewhere(made: Callable[..., ps.DataLoader]) -> None:
+    """Batches that workers made ahead and nobody asked for in time go to another consumer; the one that comes back to them is given what is still its own."""
+    slow, fast = made(20, num_workers=2, deadline_s=0.3), made(20, deadline_s=0.3)
+    batches = iter(slow)
+    first = next(batches)["label"].tolist()
+    assert slow.confirm()
+    ahead = stored_of(slow).engine._tickets.drawn(0, 51)  # type: ignore[attr-defined]
+    assert ahead > 2
+    seen = [label for batch in fast for label in batch["label"].tolist()]
+    assert sorted(first + seen) == list(range(1003))
+    assert list(batches) == []
+    assert slow.digest().merge(fast.digest()).differences(slow.plan_digest([0])) == []
+    assert slow.digest().samples(0) == 20
+    slow.close()
 
 
 def test_who_comes_late_holds_nobody_up(made: Callable[..., ps.DataLoader]) -> None:
@@ -341,7 +397,7 @@ def test_an_answer_stands_until_the_next_batch(made: Callable[..., ps.DataLoader
 
 def test_one_object_serves_one_plan(rows: ps.Dataset) -> None:
     """Tickets given to a loader for training and to one for evaluation are refused by the second, before it draws any; those of one plan may share them."""
-    tickets = ps.Tickets(HashStore())
+    tickets = ps.Tickets(HashStore(), deadline_s=0.3)
     train, again, other = (ps.DataLoader(rows, 40, shuffle=shuffle, tickets=tickets, output="numpy") for shuffle in (True, True, False))
     first = iter(train)
     seen = [label for batch in islice(first, 5) for label in batch["label"].tolist()]
