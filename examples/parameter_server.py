@@ -31,6 +31,8 @@ PAUSES_S = (0.0, 0.004, 0.012)
 ROWS, FEATURES, CLASSES, BATCH = 6000, 20, 5, 40
 SERVER = len(PAUSES_S)
 RATE = 0.05
+COLOURS = ("#2b2d42", "#0b7a75")
+"""Of the synchronous curve and of the asynchronous one."""
 
 
 def make_data(folder: Path) -> str:
@@ -91,6 +93,7 @@ def asynchronous(rank: int, data: str, folder: str, epochs: int, max_staleness: 
     """Be a worker that draws its batches, or, as the last rank, the server of the parameters."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/async", rank=rank, world_size=SERVER + 1, timeout=timedelta(seconds=60))
     model = network()
+    workers = dist.new_group(list(range(SERVER)))
     if rank == SERVER:
         serve(model, folder)
         return
@@ -99,11 +102,18 @@ def asynchronous(rank: int, data: str, folder: str, epochs: int, max_staleness: 
         ps.Dataset(data), BATCH, shuffle=True, drop_last=True, tickets=ps.Tickets(store, deadline_s=30, max_staleness=max_staleness)
     )
     parameters = flat([p.detach() for p in model.parameters()])
+    own = lead = 0
     for _ in range(epochs):
         for batch in loader:
+            if own == 0:
+                dist.barrier(workers)  # who comes later would count from the fastest
+            counts = [store.add(f"worked on by {one}", 0) for one in range(SERVER)]
+            if sum(counts) + 2 * SERVER < len(loader):  # as long as all have something to draw: who waits for the end of the epoch is not waited for
+                lead = max(lead, own - min(counts))
             load(model, parameters)
             grad, loss = gradient(model, batch)
             time.sleep(PAUSES_S[rank])
+            own = store.add(f"worked on by {rank}", 1)
             if not loader.confirm():
                 continue
             dist.send(torch.cat([grad, torch.tensor([loss])]), SERVER)
@@ -111,7 +121,7 @@ def asynchronous(rank: int, data: str, folder: str, epochs: int, max_staleness: 
     dist.send(torch.full((parameters.numel() + 1,), float("nan")), SERVER)  # the end
     digest = loader.digest().to_json()
     loader.close()
-    finish(rank, folder, "async", [], digest)
+    finish(rank, folder, "async", [], digest, lead)
 
 
 def serve(model: nn.Module, folder: str) -> None:
@@ -130,9 +140,9 @@ def serve(model: nn.Module, folder: str) -> None:
     finish(SERVER, folder, "async", curve, None)
 
 
-def finish(rank: int, folder: str, name: str, curve: list[tuple[float, float]], digest: dict[str, Any] | None) -> None:
+def finish(rank: int, folder: str, name: str, curve: list[tuple[float, float]], digest: dict[str, Any] | None, lead: int = 0) -> None:
     """Write down what a process has to say."""
-    Path(folder, f"{name}{rank}.json").write_text(json.dumps({"curve": curve, "digest": digest}))
+    Path(folder, f"{name}{rank}.json").write_text(json.dumps({"curve": curve, "digest": digest, "lead": lead}))
     dist.barrier()
     dist.destroy_process_group()
 
@@ -146,7 +156,7 @@ def draw(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
     for number, (name, curve) in enumerate(curves.items()):
         losses = np.convolve([loss for _, loss in curve], np.ones(30) / 30, "valid")
         seconds = [second for second, _ in curve][29:]
-        colour = ("#2b2d42", "#0b7a75")[number]
+        colour = COLOURS[number]
         pen.line([(60 + 800 * s / longest, 450 - 400 * y / highest) for s, y in zip(seconds, losses, strict=True)], colour, 3)
         pen.text((600, 40 + 20 * number), f"{name}: {curve[-1][0]:.1f} s, last loss {losses[-1]:.3f}", colour)
     pen.text((60, 465), f"seconds, 0 to {longest:.1f}; loss 0 to {highest:.2f}; three workers of unlike speed, the same samples", "black")
@@ -176,6 +186,10 @@ def main() -> None:
         print(
             f"{name}: {asked.epochs} epochs, every sample once: {once}; batches of each worker: {[one.samples(0) // BATCH for one in digests]} of epoch 0"
         )
+        if name == "async":
+            print(
+                f"async: most batches by which a worker was ahead of the slowest when it was given one in epoch 0: {max(one['lead'] for one in told)}"
+            )
         curves[name] = [tuple(point) for point in told[leader]["curve"]]
     draw(curves, asked.folder / "losses.png")
     print(f"wrote {asked.folder / 'losses.png'}")
