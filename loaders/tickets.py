@@ -14,7 +14,7 @@ Cost, in questions to the store (some 50 microseconds each on one machine): a ba
 ask for each block drawn since this consumer last looked whose end it has not seen, and in those that are not full one for each ticket that it does not know to be done. With
 `max_staleness`, up to three for each consumer that takes part, each time that this one has come so far that the slowest it saw might be too far behind. A consumer that joins
 asks for the count of each that ever did. Tickets are deleted a block at a time once all of it is done, by who confirms the last (1,024 deletions), where the store can; what
-stays is a counter for each block and three keys for each consumer.
+stays is a counter for each block and each epoch, and three keys for each consumer.
 
 Consumers find each other by the run's name, and by nothing else: they come and go, and a name lasts as long as the store. Where all of them are started together, and together
 again after a failure, as torchrun does it, workers that begin anew must not meet the tickets of those before them; and nothing that torchrun tells a worker differs for
