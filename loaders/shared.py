@@ -117,6 +117,10 @@ class PartEngine(Engine):
         length = value.shape[1] // self._size
         return np.ascontiguousarray(value[:, self._rank * length : (self._rank + 1) * length])
 
+    def ready(self) -> bool:
+        """Return what the inner engine says."""
+        return self._inner.ready()
+
     def close(self) -> None:
         """End what the inner engine keeps."""
         self._inner.close()
