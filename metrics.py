@@ -17,15 +17,18 @@ class WorkTimes(NamedTuple):
         read_ns: locating rows and taking their bytes from mapped shards.
         decode_ns: decoding images.
         transform_ns: everything after decoding, copying into the slot included.
+        copy_ns: copies to a device, by its clock.
     """
 
     read_ns: int = 0
     decode_ns: int = 0
     transform_ns: int = 0
+    copy_ns: int = 0
 
     def merge(self, other: WorkTimes) -> WorkTimes:
         """Return the sum of both."""
-        return WorkTimes(self.read_ns + other.read_ns, self.decode_ns + other.decode_ns, self.transform_ns + other.transform_ns)
+        mine, theirs = self, other
+        return WorkTimes(mine[0] + theirs[0], mine[1] + theirs[1], mine[2] + theirs[2], mine[3] + theirs[3])
 
 
 NO_TIME = WorkTimes()
@@ -44,6 +47,7 @@ class LoaderStats:
         read_s: time workers spent reading, summed over workers; of threads that copy ahead, what was waited for.
         decode_s: time workers spent decoding, summed over workers.
         transform_s: time workers spent transforming, summed over workers.
+        copy_s: time a device spent copying batches that have passed, beside its other work.
         copied_batches: batches handed over as a copy because the consumer still held the slots.
         replaced_workers: workers that died and were replaced.
     """
@@ -55,6 +59,7 @@ class LoaderStats:
     read_s: float = 0.0
     decode_s: float = 0.0
     transform_s: float = 0.0
+    copy_s: float = 0.0
     copied_batches: int = 0
     replaced_workers: int = 0
 

@@ -50,6 +50,7 @@ def split_transforms(dataset: Source, transforms: Mapping[str, Sequence[Op]]) ->
     Raises:
         BadRequest: a transform does not fit its column.
     """
+    _check_mapping(transforms)
     stays: dict[str, Sequence[Op]] = {}
     rests: dict[str, Rest] = {}
     for name, given in transforms.items():
@@ -64,9 +65,13 @@ def split_transforms(dataset: Source, transforms: Mapping[str, Sequence[Op]]) ->
 
 
 def _chains(dataset: Source, transforms: Mapping[str, Sequence[Op]]) -> dict[str, Chain]:
+    _check_mapping(transforms)
+    return {name: _chain(dataset, name, [ops] if isinstance(ops, Op) else list(ops)) for name, ops in transforms.items()}
+
+
+def _check_mapping(transforms: object) -> None:
     if not isinstance(transforms, Mapping):
         raise BadRequest(f"transforms={transforms!r} is not a dict from column to a list of ops, such as {{'image': [Resize(256), CenterCrop(224)]}}")
-    return {name: _chain(dataset, name, [ops] if isinstance(ops, Op) else list(ops)) for name, ops in transforms.items()}
 
 
 def _chain(dataset: Source, name: str, ops: Sequence[Op]) -> Chain:

@@ -1,17 +1,19 @@
 """Batches on a CUDA device: copied on a stream of their own, a batch or more ahead of the loop, out of memory that is pinned once.
 
 The ring is registered with CUDA when it is made, so that a copy reads the slot that workers wrote. Whoever takes a batch waits for its copy by an event
-on its own stream; the host never waits. A slot is held until the event of its copy has passed, and the device's memory until the consumer's stream is
+on its own stream; the host waits at the end of an epoch only. A slot is held until the event of its copy has passed, and the device's memory until the consumer's stream is
 through with it (`record_stream`), so nothing is written while it may be read. What does not lie in registered memory (batches made inline, or copied out of the ring) goes through
 torch's pinned allocator.
 
-Ahead of the loop go only batches that are ready: waiting for the next one would hold up the one at hand. Cost: `ahead` + 1 batches of device memory, and as many slots.
-Refused: a thread that copies, since what it would hide, a few calls a batch, costs less than handing over to it.
+Ahead of the loop go only batches that workers have finished: waiting for the next one would hold up the one at hand. Cost: device memory for the batch at hand, `ahead` + 1 others and what
+the consumer's stream has not come to yet, and as many slots. Refused: a thread that copies, since what it would hide, a few calls a batch, costs less than handing over to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
@@ -25,12 +27,17 @@ from .batch import Batch, Ragged
 from .engine import Delivered, Engine, Onward, RunSource
 from .plan import Plan
 
+_LOG = logging.getLogger("penstock")
+
 _PORTABLE = 1
 """`cudaHostRegisterPortable`: pinned memory in the eyes of every device."""
 
+_SPARE = 2
+"""Slots held beside those of batches under way: the one at hand, and the one before it, which the loop drops only when it has the next."""
+
 
 def device_of(asked: object) -> torch.device | None:
-    """Return the CUDA device that is asked for; None for the host's memory.
+    """Return the CUDA device that is asked for, without a number when it is whichever is current when the first batch goes; None for the host's memory.
 
     Args:
         asked: None or `"cpu"`, `"auto"` (CUDA where there is one), a name such as `"cuda"` or `"cuda:1"`, a number, or a `torch.device`.
@@ -42,7 +49,7 @@ def device_of(asked: object) -> torch.device | None:
         return None
     named = f"cuda:{asked}" if type(asked) is int else "cuda" if asked == "auto" else asked  # a number alone is whatever accelerator torch finds
     try:
-        found = torch.device(named)  # type: ignore[call-overload]  # anything else raises
+        found: Any = torch.device(named)  # type: ignore[call-overload]  # anything else raises
     except (RuntimeError, TypeError) as error:
         raise BadRequest(f"device={asked!r} names no device: {error}") from None
     if found.type == "cpu":
@@ -53,7 +60,7 @@ def device_of(asked: object) -> torch.device | None:
         raise BadRequest(f"device={asked!r}, and torch finds no CUDA device here; use device='auto' to go without one")
     if found.index is not None and found.index >= torch.cuda.device_count():
         raise BadRequest(f"device={asked!r}, and there are {torch.cuda.device_count()} CUDA devices")
-    return torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
+    return torch.device(found)
 
 
 def each(batch: Batch, change: Callable[[Any], Any]) -> Batch:
@@ -66,15 +73,19 @@ class Mover(ABC):
 
     @abstractmethod
     def start(self, batches: list[Batch]) -> Any:
-        """Begin to copy batches of arrays; return what `arrive` and `passed` are asked with."""
+        """Begin to copy batches of arrays; return what the others are asked with."""
 
     @abstractmethod
     def arrive(self, moving: Any) -> list[Batch]:
-        """Return the batches as tensors that may be used from here on."""
+        """Return the batches, once, as tensors that may be used from here on."""
 
     @abstractmethod
     def passed(self, moving: Any) -> bool:
         """Return whether the arrays were read to the end, without waiting."""
+
+    @abstractmethod
+    def took_ns(self, moving: Any) -> int:
+        """Return the nanoseconds that a copy took which has passed, by the device's clock."""
 
     @abstractmethod
     def finish(self, moving: Any) -> None:
@@ -82,10 +93,11 @@ class Mover(ABC):
 
 
 class Moving(NamedTuple):
-    """Batches on their way, and the event behind their copies."""
+    """Batches on their way, and the events around their copies."""
 
     batches: list[Batch]
-    event: torch.cuda.Event
+    began: torch.cuda.Event
+    ended: torch.cuda.Event
 
 
 @final
@@ -94,18 +106,21 @@ class CudaMover(Mover):
 
     def __init__(self, device: torch.device) -> None:
         """Note the device; the stream is made with the first batch."""
-        self._device = device
+        self._device: Any = device  # torch says that its index is never None, which it is
         self._stream: torch.cuda.Stream | None = None
 
     def start(self, batches: list[Batch]) -> Moving:
         """Begin to copy."""
         if self._stream is None:
+            if self._device.index is None:
+                self._device = torch.device("cuda", torch.cuda.current_device())
             self._stream = torch.cuda.Stream(self._device)
         with torch.cuda.stream(self._stream):
+            began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            began.record(self._stream)
             moved = [each(batch, self._one) for batch in batches]
-            event = torch.cuda.Event()
-            event.record(self._stream)
-        return Moving(moved, event)
+            ended.record(self._stream)
+        return Moving(moved, began, ended)
 
     def _one(self, array: Any) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -116,22 +131,28 @@ class CudaMover(Mover):
     def arrive(self, moving: Moving) -> list[Batch]:
         """Have the consumer's stream wait for the copies."""
         stream = torch.cuda.current_stream(self._device)
-        stream.wait_event(moving.event)
-        for batch in moving.batches:
+        stream.wait_event(moving.ended)
+        batches = list(moving.batches)
+        moving.batches.clear()  # the loop alone decides how long they live
+        for batch in batches:
             each(batch, lambda tensor: tensor.record_stream(stream))
-        return moving.batches
+        return batches
 
     def passed(self, moving: Moving) -> bool:
         """Ask the event."""
-        return bool(moving.event.query())
+        return bool(moving.ended.query())
+
+    def took_ns(self, moving: Moving) -> int:
+        """Ask the events."""
+        return int(moving.began.elapsed_time(moving.ended) * 1e6)
 
     def finish(self, moving: Moving) -> None:
         """Wait for the event."""
-        moving.event.synchronize()
+        moving.ended.synchronize()
 
 
 class Static:
-    """Hands out the same tensors again and again, filled anew on the consumer's stream: what a captured CUDA graph reads."""
+    """Hands out the same tensors again and again, over all epochs, filled anew on the consumer's stream: what a captured CUDA graph reads."""
 
     def __init__(self) -> None:
         """Have none yet."""
@@ -150,7 +171,7 @@ class Static:
         for name, buffer in self._buffers.items():
             if batch[name].shape != buffer.shape:
                 raise BadRequest(
-                    f"static_buffers=True, and column {name!r} came as {list(batch[name].shape)} behind {list(buffer.shape)}: use tail='drop' or 'pad'"
+                    f"static_buffers=True, and column {name!r} came as {list(batch[name].shape)} behind {list(buffer.shape)}: use tail='drop'"
                 )
             buffer.copy_(batch[name], non_blocking=True)
         return dict(self._buffers)
@@ -161,7 +182,7 @@ class DeviceEngine(Engine):
     """Has another engine's batches copied ahead of the loop."""
 
     def __init__(self, inner: Engine, mover: Mover, ahead: int) -> None:
-        """Keep up to `ahead` batches on their way beside the one that is handed out."""
+        """Keep up to `ahead` deliveries on their way beside the one that is handed out."""
         self._inner = inner
         self._mover = mover
         self._ahead = ahead
@@ -171,35 +192,44 @@ class DeviceEngine(Engine):
         source = self._inner.epoch(plan, epoch, start, runs)
         waiting: deque[tuple[Delivered, Any]] = deque()
         read: deque[tuple[Any, list[Batch]]] = deque()
-        last: BaseException | None = None
+        last: Exception | None = None
+        copy_ns = 0
         try:
             while True:
-                while last is None and (not waiting or (len(waiting) <= self._ahead and self._inner.ready())):
-                    while read and self._mover.passed(read[0][0]):
-                        read.popleft()
+                while last is None and len(waiting) <= self._ahead:
+                    copy_ns += self._let_go(read)
                     try:
+                        if waiting and not self._inner.ready():
+                            break
                         made = next(source)
-                    except StopIteration as end:
-                        last = end
                     except Exception as error:  # noqa: BLE001  (raised in place of its batch: those before it come first)
                         last = error
-                    else:
-                        moving = self._mover.start(made.batches)
-                        read.append((moving, list(made.batches)))  # keeps the slots
-                        made.batches.clear()
-                        waiting.append((made, moving))
+                        break
+                    moving = self._mover.start(made.batches)
+                    read.append((moving, list(made.batches)))  # keeps the slots
+                    made.batches.clear()
+                    waiting.append((made._replace(times=made.times._replace(copy_ns=copy_ns)), moving))
+                    copy_ns = 0
                 if not waiting:
-                    assert last is not None
-                    if isinstance(last, StopIteration):
-                        return
-                    raise last
+                    break
                 made, moving = waiting.popleft()
                 made.batches.extend(self._mover.arrive(moving))
+                del moving
                 yield made
+            if last is not None and not isinstance(last, StopIteration):
+                raise last
         finally:
+            del last  # an error that keeps its own frame would keep slots and tensors too
             source.close()
             for moving, _ in read:
                 self._mover.finish(moving)
+
+    def _let_go(self, read: deque[tuple[Any, list[Batch]]]) -> int:
+        """Drop the arrays of copies that have passed; return the nanoseconds that these took."""
+        took_ns = 0
+        while read and self._mover.passed(read[0][0]):
+            took_ns += self._mover.took_ns(read.popleft()[0])
+        return took_ns
 
     def ready(self) -> bool:
         """Return what the inner engine says."""
@@ -212,14 +242,19 @@ class DeviceEngine(Engine):
 
 def onward(device: torch.device, ahead: int) -> Onward:
     """Return how batches get to a device, so many of them ahead of the loop."""
-    return Onward(held=ahead + 3, pin=functools.partial(register, device), around=lambda engine: DeviceEngine(engine, CudaMover(device), ahead))
+    return Onward(
+        held=ahead + 1 + _SPARE, pin=functools.partial(register, device), around=lambda engine: DeviceEngine(engine, CudaMover(device), ahead)
+    )
 
 
 def register(device: torch.device, address: int, size: int) -> Callable[[], None]:
-    """Pin memory that is there already, with its pages, for all devices; return what lets go of it. Where CUDA refuses, say so once and go on: copies then go through other memory."""
+    """Pin memory that is there already, with its pages, for all devices; return what lets go of it. Where CUDA refuses, say so and go on: copies take a detour."""
     runtime: Any = torch.cuda.cudart()
     with torch.cuda.device(device):
         outcome = int(runtime.cudaHostRegister(address, size, _PORTABLE))
+        if outcome:
+            with contextlib.suppress(RuntimeError):
+                torch.zeros(1, device="cuda").add_(1)  # CUDA keeps its last error until somebody asks, which else would be the user's next kernel
     if outcome:
         warnings.warn(
             f"CUDA pins no {size:,} bytes of shared memory (error {outcome}); copies to the device take a detour. Raise the limit of locked memory (ulimit -l), or lower "
@@ -229,6 +264,7 @@ def register(device: torch.device, address: int, size: int) -> Callable[[], None
         return lambda: None
 
     def let_go() -> None:
-        runtime.cudaHostUnregister(address)
+        if outcome := int(runtime.cudaHostUnregister(address)):
+            _LOG.warning("penstock: CUDA did not let go of %d bytes of pinned memory (error %d)", size, outcome)
 
     return let_go

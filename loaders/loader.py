@@ -64,7 +64,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     """
 
     _stored: Stored | None = None
-    _static: Callable[[], Callable[[Batch], Batch]] = staticmethod(lambda: _as_it_is)
+    _static: Callable[[Batch], Batch] = staticmethod(lambda batch: batch)
     _finish: Finish | None = None
     device: str = "cpu"
     plan: Plan
@@ -152,7 +152,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             epoch_samples: samples of an epoch over all ranks; an epoch then begins where the one before ended, in one pass over the data after the other.
             output: `"torch"` tensors or `"numpy"` arrays, both in the memory they were written to.
             device: a CUDA device on which batches come, `"auto"` for one if there is one; None or `"cpu"` leaves them where they were written.
-            device_prefetch: finished batches on their way to the device, or there, ahead of the loop.
+            device_prefetch: batches on their way to the device, or there, ahead of the loop, as far as workers have finished them; runs of small ones that were filled together count
+                as one. Without workers, with `tickets=` and with `broadcast=` a batch goes when it is asked for.
             static_buffers: whether every batch comes in the same tensors on the device, as a CUDA graph that was captured needs it.
             normalize_on: `"device"` leaves flips, colours, normalising and erasing of images to the CUDA device, to which they go as bytes; on the host as ever without one.
             batch_transforms: `MixUp` and `CutMix`, done to whole batches where they arrive.
@@ -213,7 +214,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if found is None:
             return None
         if own.static_buffers:
-            self._static = devices.Static
+            self._static = devices.Static()
         made: Onward = devices.onward(found, own.device_prefetch)
         return made
 
@@ -239,6 +240,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self._stored = stored
         self.plan, self.ordering, self.topology, self.tail = stored.plan, stored.ordering, stored.place, stored.tail
         self.seed, self.shuffle = stored.ordering.seed, stored.ordering.shuffle
+        self.tickets, self.static_buffers = own.tickets, own.static_buffers
         self.output, self.map, self.transforms = own.output, own.map, {} if own.transforms is None else own.transforms
         dataset = cast("torch.utils.data.Dataset[Any]", stored.work.dataset)  # map-style by its methods, which is what torch asks for
         shown = EpochSampler(dataset, self.plan, stored.stream, self.ordering, weakref.WeakMethod(self._to_epoch))
@@ -314,14 +316,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def _to_epoch(self, epoch: int) -> None:
         if self._its("set_epoch()").set_epoch(epoch):
-            self._enter(epoch)
+            self.sampler.epoch = epoch  # type: ignore[attr-defined]  # an EpochSampler's
 
     def state_dict(self) -> dict[str, Any]:
         """Return where training stands: a few hundred bytes that JSON can hold. Counts what was delivered, never what was prefetched.
 
         Over a dataset that is not stored by Penstock it holds a random generator's state too (3 KB of text), and what sampler and dataset say of themselves.
         """
-        return self._borrowed.state_dict(self) if self._stored is None else self._stored.state_dict()
+        if self._stored is None:
+            return self._borrowed.state_dict(self)
+        return cast("EpochSampler", self.sampler).saved(self._stored.state_dict())
 
     def load_state_dict(self, state_dict: Mapping[str, Any], accept: Collection[str] = ()) -> None:
         """Go on where a state was saved, on any number of ranks and workers and with any batch size.
@@ -340,7 +344,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             self._borrowed.load_state_dict(self, state_dict, accept)
         else:
             self._stored.load_state_dict(state_dict, accept)
-            cast("EpochSampler", self.sampler).resumed(state_dict["epoch"])
+            cast("EpochSampler", self.sampler).resumed(state_dict)
 
     def state_at(self, epoch: int, step: int) -> dict[str, Any]:
         """Return the state of a run that stands behind `step` batches of `epoch`, for who kept these numbers and nothing else.
@@ -393,22 +397,20 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     def _wrapper(self, stored: Stored, epoch: int, start: int) -> Callable[[Batch], Batch]:
         """Return what makes a batch of arrays one of what the user asked for."""
         moved = self.output == "numpy" or self.device != "cpu"
-        before, behind = _as_it_is if moved else self._tensors(stored), self._static()
-        if self._finish is not None:
-            return self._finish.of(stored.identities(epoch, start), before, behind)
-        return behind if moved else before
+        if moved and self._finish is None:
+            return self._static
+        pin = not moved and self._pins()
+        if self._finish is None:
+            return _tensors(stored, pin=pin)
+        behind = self._static if moved else _pinned if pin else _as_it_is
+        return self._finish.of(stored.identities(epoch, start), _as_it_is if moved else _tensors(stored, pin=False), behind)
 
-    def _tensors(self, stored: Stored) -> Callable[[Batch], Batch]:
-        """Return what makes a batch of arrays one of tensors over the same memory, or in pinned memory."""
+    def _pins(self) -> bool:
+        """Return whether batches go into pinned memory."""
         pin = self.pin_memory and torch.cuda.is_available()
         if self.pin_memory and not pin:
-            warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be used.", stacklevel=4)
-        if not pin and not any(output.ragged for output in stored.work.outputs.values()):
-            from_numpy = torch.from_numpy
-            return lambda batch: {name: from_numpy(value) for name, value in batch.items()}
-        return lambda batch: {
-            name: Ragged(*(_tensor(part, pin) for part in v)) if isinstance(v, Ragged) else _tensor(v, pin) for name, v in batch.items()
-        }
+            warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be used.", stacklevel=5)
+        return pin
 
 
 class BatchIterator(Iterator[Batch]):
@@ -435,6 +437,20 @@ class BatchIterator(Iterator[Batch]):
 
 def _as_it_is(batch: Batch) -> Batch:
     return batch
+
+
+def _tensors(stored: Stored, *, pin: bool) -> Callable[[Batch], Batch]:
+    """Return what makes a batch of arrays one of tensors over the same memory, or in pinned memory."""
+    if not pin and not any(output.ragged for output in stored.work.outputs.values()):
+        from_numpy = torch.from_numpy
+        return lambda batch: {name: from_numpy(value) for name, value in batch.items()}
+    return lambda batch: {
+        name: Ragged(*(_tensor(part, pin) for part in v)) if isinstance(v, Ragged) else _tensor(v, pin) for name, v in batch.items()
+    }
+
+
+def _pinned(batch: Batch) -> Batch:
+    return {name: Ragged(*(part.pin_memory() for part in v)) if isinstance(v, Ragged) else v.pin_memory() for name, v in batch.items()}
 
 
 def _tensor(array: Any, pin: bool) -> torch.Tensor:

@@ -98,6 +98,12 @@ def seed_of(seed: int | None, generator: Any) -> int:
     return 0 if generator is None else int(generator.initial_seed())
 
 
+def _ours(batch_sampler: object) -> bool:
+    """Return whether a batch sampler is one of our loaders', perhaps inside a framework's, which has it under one of these names."""
+    inner = [batch_sampler, *(getattr(batch_sampler, name, None) for name in ("_batch_sampler", "batch_sampler", "sampler"))]
+    return any(type(getattr(each, "sampler", each)).__name__ == "EpochSampler" for each in inner)
+
+
 _REMEDIES = {
     "sampler": "use shuffle=, seed= and topology=",
     "batch_sampler": "use batch_size= and tail=",
@@ -123,6 +129,11 @@ def check_stored(options: TorchOptions, own: OwnOptions) -> int:
         raise BadRequest(f"device_prefetch={own.device_prefetch}: batches that are copied ahead of the loop, 0 or more")
     for name, remedy in _REMEDIES.items():
         if (value := getattr(options, name)) is not None:
+            if name == "batch_sampler" and _ours(value):
+                raise BadRequest(
+                    "a framework builds this loader anew from its batch sampler, as Lightning does to predict and to overfit batches: give it a torch DataLoader "
+                    "over dataset.to_torch() there, or read the loader in a loop of your own"
+                )
             raise BadRequest(f"{name}={value!r} cannot be used with a penstock.Dataset: {remedy}")
     if options.num_workers > MAX_WORKERS:
         raise BadRequest(f"num_workers={options.num_workers}: one loader has at most {MAX_WORKERS}")

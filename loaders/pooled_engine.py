@@ -105,7 +105,13 @@ class PooledEngine(Engine):
 
     def ready(self) -> bool:
         """Return whether workers have finished the next batch."""
-        return self._under_way is not None and self._under_way.ready()
+        if self._under_way is None:
+            return False
+        try:
+            return self._under_way.ready()
+        except BaseException:  # as in the epoch itself: a pool that is broken is not kept
+            self.close()
+            raise
 
     def close(self) -> None:
         """End persistent workers, if there are any; the next epoch starts new ones."""

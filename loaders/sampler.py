@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from weakref import WeakMethod
 
 from torch.utils.data import BatchSampler, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from ..errors import BadRequest
 from .law import Ordering, Stream
 from .mixture import MixedStream
 from .plan import Plan
 
 _LOG = logging.getLogger("penstock")
+
+NAMED = "sampler_epoch"
+"""Of a state: the epoch that the sampler was told last."""
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -41,35 +45,55 @@ class EpochSampler(DistributedSampler[Any]):
         self.plan = plan
         self._stream = stream
         self._on_epoch = on_epoch
-        self._resumed: int | None = None
+        self._named: int | None = None
+        self._resumed: tuple[int, int] | None = None
+        self._kept: tuple[int, int] | None = None
         self._ahead = 0
 
-    def resumed(self, epoch: int) -> None:
-        """Hear that a loaded state stands in `epoch`."""
-        self._resumed = epoch
+    def saved(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state with the epoch that this sampler was told last, where that is another than the state's: a framework may read a loader twice in an epoch of its own."""
+        usual = (None, state["epoch"], state["epoch"] if state["under_way"] else state["epoch"] - 1)
+        return state if self._named in usual else {**state, NAMED: self._named}
+
+    def resumed(self, state: Mapping[str, Any]) -> None:
+        """Hear of a state that was loaded.
+
+        Raises:
+            BadRequest: what it says of this sampler is no epoch.
+        """
+        named = state.get(NAMED, state["epoch"])
+        if type(named) is not int or named < 0:
+            raise BadRequest(f"the state holds {NAMED} {named!r}, which is no epoch")
+        self._resumed, self._kept, self._ahead = (named, state["epoch"]), None, 0
+        self._named = state.get(NAMED)
 
     def counts_from(self, epoch: int) -> None:
         """Hear which epoch of the loader is the sampler's first."""
-        self._resumed = None
+        self._named = self._resumed = self._kept = None
         self._ahead = epoch
 
     def entered(self, epoch: int) -> None:
-        """Hear that the loader is in `epoch`."""
+        """Hear that the loader has entered `epoch`."""
         self.epoch = epoch
+        self._resumed = self._kept = None
 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the next one to be iterated, here and in the loader.
 
-        Lightning's Fabric counts the epochs since its start, whatever was resumed. So a first epoch behind a loaded state, when it lies before that state's, is
-        where somebody counts from; `penstock.DataLoader.set_epoch` means what it says.
+        Behind a loaded state the epoch that was told last before it was saved means the epoch that the state stands in. Lightning's Fabric counts the epochs since its start, whatever was
+        resumed: a first epoch that lies before that one is where somebody counts from. `penstock.DataLoader.set_epoch` means what it says.
         """
         if self._resumed is not None:
-            self.counts_from(max(self._resumed - epoch, 0))
+            (named, standing), self._resumed = self._resumed, None
+            self._ahead = max(named - epoch, 0)
+            self._kept = (named, standing) if epoch + self._ahead == named else None
             if self._ahead:
-                _LOG.info("penstock: the sampler's epoch %d is taken for the resumed epoch %d, and counted from there", epoch, epoch + self._ahead)
-        super().set_epoch(epoch + self._ahead)
+                _LOG.info("penstock: the sampler's epoch %d is taken for the resumed epoch %d, and counted from there", epoch, named)
+        self._named = epoch + self._ahead
+        meant = self._kept[1] if self._kept is not None and self._kept[0] == self._named else self._named
+        super().set_epoch(meant)
         if (tell := self._on_epoch()) is not None:
-            tell(epoch + self._ahead)
+            tell(meant)
 
     def __iter__(self) -> Iterator[int]:
         """Yield row numbers, batch after batch."""
@@ -85,6 +109,8 @@ class EpochSampler(DistributedSampler[Any]):
 
 class EpochBatches(BatchSampler):
     """The same rows by the batch, as torch's loader has them; who iterates it has left the engine behind, and hears so."""
+
+    even_batches = True  # what Accelerate's join_uneven_inputs looks for
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the row numbers of each batch."""

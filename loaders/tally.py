@@ -47,6 +47,7 @@ class Tally:
             read_s=self._times.read_ns / 1e9,
             decode_s=self._times.decode_ns / 1e9,
             transform_s=self._times.transform_ns / 1e9,
+            copy_s=self._times.copy_ns / 1e9,
             copied_batches=self._copied,
             replaced_workers=self._replaced,
         )

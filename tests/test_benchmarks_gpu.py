@@ -36,7 +36,7 @@ def test_it_runs_without_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.gpu
-def test_the_bounds_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_whole_on_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device every part runs, and no call of next() waits; how fast is for the page of figures, not for a test."""
     found = run(monkeypatch, tmp_path, "--steps", "5", "--rows", "1024", "--workers", "2")
     assert found["waits of the host in next()"] == 0

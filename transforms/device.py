@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import torch
 
+from ..errors import BadData
 from .base import Spec, Words
 from .chain import Stage
 from .color import ColorJitter, Grayscale
@@ -202,6 +203,10 @@ def mixed(batch: dict[str, Any], ops: tuple[BatchOp, ...], keyed: Keyed) -> dict
             top, left, tall, wide = mix.box
             made = images.clone()
             made[:, :, top : top + tall, left : left + wide] = others[:, :, top : top + tall, left : left + wide]
+        if (
+            labels.ndim == 1 and not labels.is_cuda and not 0 <= int(labels.min()) <= int(labels.max()) < op.num_classes
+        ):  # a device would have to be waited for
+            raise BadData(f"{op}: column {op.label!r} holds labels from {int(labels.min())} to {int(labels.max())}")
         told = torch.nn.functional.one_hot(labels.long(), op.num_classes).float() if labels.ndim == 1 else labels
         batch = {**batch, op.image: made, op.label: told * mix.share + told.roll(1, 0) * (1.0 - mix.share)}
     return batch

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 examples/frameworks/accelerate_loop.py --folder out
 
-With `--skip` the checkpoint's number of steps is all that is used of it for the data: `skip_first_batches` reads nothing of what it skips.
+Started again, it goes on from the last checkpoint. With `--skip` by the number of steps and `skip_first_batches`, which reads nothing of what it skips.
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ def main() -> None:
     model, steps = Plane(), Steps()
     model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.01))
     loader = ps.DataLoader(dataset, BATCH, shuffle=True, num_workers=1)
-    loader = whole = ps.integrations.accelerate.prepare(accelerator, loader)
+    loader = ps.integrations.accelerate.prepare(accelerator, loader)
+    per_epoch = len(loader)
     accelerator.register_for_checkpointing(steps)
     account = Account(asked.folder, accelerator.process_index, asked.stop_at)
     if any((asked.folder / "checkpoints").glob("checkpoint_*")):
         accelerator.load_state()
         accelerator.project_configuration.iteration = steps.count // EVERY
         if asked.skip:
-            loader = accelerator.skip_first_batches(whole, steps.count % len(whole))
-    for _ in range(steps.count // len(whole), EPOCHS):
+            loader.set_epoch(steps.count // per_epoch)
+            accelerator.skip_first_batches(loader, steps.count % per_epoch)
+    for _ in range(steps.count // per_epoch, EPOCHS):
         for batch in loader:
             account.note(steps.count, batch)
             optimizer.zero_grad()
@@ -55,10 +57,9 @@ def main() -> None:
             steps.count += 1
             if steps.count % EVERY == 0:
                 accelerator.save_state()
-        loader = whole
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        print(report(asked.folder, len(whole)), flush=True)
+        print(report(asked.folder, per_epoch), flush=True)
     accelerator.end_training()
 
 

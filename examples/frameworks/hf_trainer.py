@@ -49,7 +49,7 @@ def main() -> None:
     trainer = PointsTrainer(Plane(), training)
     trainer.account = Account(asked.folder, training.process_index, asked.stop_at)
     loader = ps.DataLoader(dataset, BATCH, shuffle=True, num_workers=1)
-    ps.integrations.transformers.attach(trainer, train=loader)
+    ps.integrations.transformers.attach(trainer, train=loader, valid=True)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(training.output_dir))
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():

@@ -1,7 +1,7 @@
 """What the examples of frameworks share: points on a noisy plane, a model of it, and an account of which rows were trained on.
 
 Every example trains on two ranks, writes a checkpoint every `EVERY` steps, and goes on from the last one when it is started again. `--stop-at 37` has all ranks kill
-themselves there, inside the second half of an epoch, to show that. At the end the account says whether each epoch saw every row exactly once.
+themselves there, inside the second of three epochs, to show that. At the end the account says whether each epoch saw every row exactly once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 
 import penstock as ps
 
-ROWS, FEATURES, BATCH, EPOCHS, EVERY = 403, 16, 8, 2, 10
+ROWS, FEATURES, BATCH, EPOCHS, EVERY = 403, 16, 8, 3, 10
 
 
 class Plane(nn.Module):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from contracts.pictures import encode, noise
 
 import penstock as ps
 from penstock import transforms as t
+from penstock.loaders import device as devices
 
 pytestmark = pytest.mark.gpu
 
@@ -40,6 +43,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ps.Dataset:
     return ps.Dataset(path)
 
 
+def sleep(cycles: int) -> None:
+    """Keep the current stream busy for so many cycles of the device's clock."""
+    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]  # torch does not type it
+
+
 @contextmanager
 def no_waiting() -> Iterator[None]:
     """Have every wait of the host for the device be an error."""
@@ -52,23 +60,36 @@ def no_waiting() -> Iterator[None]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("ahead", [0, 1, 3])
-def test_batches_survive_a_consumer_that_reads_late(rows: ps.Dataset, workers: int, ahead: int) -> None:
-    """A consumer's stream that lies seconds behind the loop finds every batch as it was stored: neither slots nor device memory were used again too early."""
+@pytest.mark.parametrize("late", ["consumer", "copies"])
+def test_batches_survive_streams_that_lie_behind(rows: ps.Dataset, monkeypatch: pytest.MonkeyPatch, workers: int, ahead: int, late: str) -> None:
+    """With the consumer's stream, or that of the copies, seconds behind the loop, every batch is as it was stored: neither slots nor device memory were used again too early."""
+    real = devices.CudaMover.start
+
+    def slow(mover: Any, batches: Any) -> Any:
+        if mover._stream is not None:
+            with torch.cuda.stream(mover._stream):
+                sleep(20_000_000)
+        return real(mover, batches)
+
+    if late == "copies":
+        monkeypatch.setattr(devices.CudaMover, "start", slow)
     loader = ps.DataLoader(rows, 32, shuffle=True, num_workers=workers, persistent_workers=workers > 0, device="cuda", device_prefetch=ahead)
     for _ in range(3):
         wrong = torch.zeros((), dtype=torch.int64, device="cuda")
         seen = torch.zeros(len(rows), dtype=torch.int64, device="cuda")
         for batch in loader:
-            torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]  # torch does not type it
+            if late == "consumer":
+                sleep(20_000_000)
             wrong += (batch["x"] != batch["n"][:, None]).sum()
             seen[batch["n"]] += 1
         assert wrong.item() == 0
         assert (seen == 1).all()
+    assert loader.stats().copy_s > 0
     loader.close()
 
 
 def test_the_host_waits_for_nothing(rows: ps.Dataset, images: ps.Dataset) -> None:
-    """From the third batch on, no call inside next() waits for the device; neither does what is done to images there."""
+    """From the third batch on, no call inside next() waits for the device, of those that torch can tell of; neither does what is done to images there."""
     plain = ps.DataLoader(rows, 32, num_workers=2, device="cuda")
     augment = [t.RandomResizedCrop(32), t.RandomHorizontalFlip(), t.ColorJitter(0.4, 0.4, 0.4, 0.1), NORMAL, t.RandomErasing()]
     finished = ps.DataLoader(
@@ -100,7 +121,7 @@ def test_slots_are_pinned_and_copied_from_directly(rows: ps.Dataset, monkeypatch
 
 
 def test_a_captured_graph_reads_static_buffers(rows: ps.Dataset) -> None:
-    """A graph captured on the first batch, replayed for each of the others, computes each one's own result."""
+    """A graph captured on the first batch, replayed for each of the others of two epochs, computes each one's own result."""
     loader = ps.DataLoader(rows, 50, shuffle=True, num_workers=1, device="cuda", static_buffers=True)
     batches = iter(loader)
     batch = next(batches)
@@ -111,10 +132,13 @@ def test_a_captured_graph_reads_static_buffers(rows: ps.Dataset) -> None:
         total += batch["x"][:, 0].long().sum()
     total.zero_()
     graph.replay()
-    for again in batches:
+    for again in (*batches, *loader):
         assert again["x"].data_ptr() == batch["x"].data_ptr()
-        graph.replay()
-    assert total.item() == sum(range(2000))
+    total.zero_()
+    for _ in range(2):
+        for _ in loader:
+            graph.replay()
+    assert total.item() == 2 * sum(range(2000))
 
 
 def test_a_compiled_step_takes_batches(rows: ps.Dataset) -> None:
@@ -146,14 +170,41 @@ def test_colours_changed_on_the_device_round_alike(images: ps.Dataset) -> None:
         assert (gap > 0).float().mean() < 0.01
 
 
-def test_pinned_memory_is_let_go(rows: ps.Dataset) -> None:
-    """Twenty loaders one after the other leave no memory pinned: the last ring's addresses are plain again, and nothing was refused."""
-    for _ in range(20):
-        loader = ps.DataLoader(rows, 64, num_workers=1, device="cuda")
-        batches = iter(loader)
-        next(batches)
-        del batches, loader
-    torch.cuda.synchronize()
+def test_pinned_memory_is_let_go(rows: ps.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Of twenty loaders, one after the other, CUDA took every ring and was told to let go of it, and refused neither."""
+    live: list[int] = []
+    real = devices.register
+
+    def register(device: torch.device, address: int, size: int) -> Callable[[], None]:
+        let_go = real(device, address, size)
+        live.append(address)
+
+        def gone() -> None:
+            live.remove(address)
+            let_go()
+
+        return gone
+
+    monkeypatch.setattr(devices, "register", register)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(20):
+            batches = iter(ps.DataLoader(rows, 64, num_workers=1, device="cuda"))
+            next(batches)
+            del batches
+    gc.collect()
+    assert not live
+    assert "did not let go" not in caplog.text
+
+
+def test_a_refused_registration_is_told_and_harms_nothing(rows: ps.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where CUDA refuses to pin the ring, a warning says so, and neither the loader nor the next kernel of the user's meets that error."""
+    real = devices.register
+    monkeypatch.setattr(devices, "register", lambda device, address, size: real(device, 1, size))
+    with pytest.warns(UserWarning, match="copies to the device take a detour"):
+        found = [n for batch in ps.DataLoader(rows, 64, num_workers=1, device="cuda") for n in batch["n"].tolist()]
+    assert found == list(range(2000))
+    assert torch.ones(4, device="cuda").sum().item() == 4
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0", 0, torch.device("cuda", 0)])

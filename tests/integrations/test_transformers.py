@@ -12,6 +12,8 @@ import penstock as ps
 
 transformers = pytest.importorskip("transformers")
 
+from ranks import run_ranks  # noqa: E402  (only where it is installed)
+
 from penstock.integrations.transformers import attach  # noqa: E402  (only where it is installed)
 
 
@@ -24,8 +26,9 @@ class Line(torch.nn.Module):
         self.slope = torch.nn.Parameter(torch.zeros(1))
         self.given: list[list[int]] = []
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the loss."""
+    def forward(self, x: torch.Tensor, return_loss: bool = True) -> dict[str, torch.Tensor]:
+        """Return the loss; the Trainer looks for the second argument where there are no labels."""
+        del return_loss
         self.given.append(x.int().tolist())
         return {"loss": ((self.slope * x - x) ** 2).mean(), "logits": self.slope * x}
 
@@ -68,18 +71,64 @@ def test_a_resume_reads_only_what_is_left(points: ps.Dataset, tmp_path: Path) ->
 
 
 def test_evaluation_takes_the_loader_unless_it_is_given_a_dataset(points: ps.Dataset, tmp_path: Path) -> None:
-    """trainer.evaluate() reads our loader; a dataset that it is given is read as the Trainer does."""
+    """trainer.evaluate() reads our loader and tells the mean over its rows; a dataset that it is given is read as the Trainer does."""
     model = Line()
-    trainer = trainer_in(tmp_path, model)
+    trainer = trainer_in(tmp_path, model, per_device_eval_batch_size=10)
     attach(trainer, evaluation=ps.DataLoader(points, 10))
-    trainer.evaluate()
+    told = trainer.evaluate()
     assert [len(rows) for rows in model.given] == [10, 10, 4]
+    assert told["eval_loss"] == pytest.approx(sum(x * x for x in range(24)) / 24)
     model.given.clear()
     trainer.evaluate([{"x": torch.tensor(1.0)}] * 3)
     assert model.given == [[1, 1, 1]]
 
 
+def test_evaluation_during_training_reads_the_loader(points: ps.Dataset, tmp_path: Path) -> None:
+    """With eval_strategy='steps' the Trainer asks for an eval_dataset when it is made; ours is read in its place, between steps of training."""
+    model = Line()
+    options = {"eval_strategy": "steps", "eval_steps": 3, "max_steps": 6, "save_strategy": "no", "per_device_eval_batch_size": 12}
+    told = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True, per_device_train_batch_size=4, **options)
+    trainer = transformers.Trainer(model, told, eval_dataset=points)
+    evaluation = ps.DataLoader(points, 12)
+    attach(trainer, train=ps.DataLoader(points, 4), evaluation=evaluation)
+    trainer.train()
+    assert [len(rows) for rows in model.given] == [4, 4, 4, 12, 12, 4, 4, 4, 12, 12]
+    assert evaluation.stats().batches == 2
+
+
+PADDED = """
+import json, os, sys
+import torch, transformers
+import penstock as ps
+class Line(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.ones(1))
+    def forward(self, x, return_loss=True):
+        return {"loss": ((self.slope * x - x) ** 2).mean(), "logits": self.slope * x}
+told = transformers.TrainingArguments(sys.argv[2], use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no", logging_strategy="no",
+    per_device_train_batch_size=5, per_device_eval_batch_size=5, num_train_epochs=1, learning_rate=0.0)
+trainer = transformers.Trainer(Line(), told)
+ds = ps.Dataset(sys.argv[1])
+ps.integrations.transformers.attach(trainer, train=ps.DataLoader(ds, 5), evaluation=ps.DataLoader(ds, 5))
+trainer.train()
+told = trainer.evaluation_loop(trainer.get_eval_dataloader(), "rows", prediction_loss_only=False)
+print(json.dumps([trainer.state.global_step, told.predictions.tolist()]))
+"""
+
+
+def test_on_two_ranks_a_plain_model_gets_its_columns_only(points: ps.Dataset, tmp_path: Path) -> None:
+    """Padded batches on two ranks reach a forward that knows nothing of padding, and an evaluation counts every row once."""
+    for steps, predicted in run_ranks(2, PADDED, str(points.path), str(tmp_path)):
+        assert steps == 3
+        assert sorted(predicted) == list(range(24))
+
+
 def test_a_trainer_that_counts_otherwise_is_refused(points: ps.Dataset, tmp_path: Path) -> None:
-    """A loader of another batch size than the Trainer counts with is refused, with both numbers."""
-    with pytest.raises(ps.BadRequest, match="per_device_train_batch_size=4, and the loader has batch_size=6"):
+    """A loader of another batch size than the Trainer counts with is refused, with both numbers; so is a Trainer that looks for a batch size by itself."""
+    with pytest.raises(ps.BadRequest, match=r"batches of 4 \(per_device_train_batch_size, .* batch_size=6"):
         attach(trainer_in(tmp_path, Line()), train=ps.DataLoader(points, 6))
+    with pytest.raises(ps.BadRequest, match=r"batches of 8 \(per_device_eval_batch_size, .* batch_size=6"):
+        attach(trainer_in(tmp_path, Line()), evaluation=ps.DataLoader(points, 6))
+    with pytest.raises(ps.BadRequest, match="auto_find_batch_size"):
+        attach(trainer_in(tmp_path, Line(), auto_find_batch_size=True), train=ps.DataLoader(points, 4))

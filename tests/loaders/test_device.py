@@ -18,7 +18,7 @@ import penstock as ps
 from penstock.loaders import device as devices
 from penstock.loaders.batch import Batch, Ragged
 from penstock.loaders.device import DeviceEngine, Mover, Static, device_of
-from penstock.loaders.engine import Delivered, Engine, Onward
+from penstock.loaders.engine import Delivered, Engine
 from penstock.loaders.plan import Plan
 from penstock.metrics import NO_TIME
 
@@ -36,33 +36,35 @@ class SlowMover(Mover):
         """Have read nothing."""
         self.lag = lag
         self.started: list[dict[str, Any]] = []
-        self.log: list[str] = []
 
     def start(self, batches: list[Batch]) -> dict[str, Any]:
-        """Note what is to be read, by whoever still can."""
+        """Note what is to be read, and where to; do what was told `lag` copies ago."""
         source = [{name: unowned(value) for name, value in batch.items()} for batch in batches]
-        moving = {"source": source, "made": None, "number": len(self.started)}
+        made = [{name: torch.zeros(value.shape, dtype=torch.from_numpy(value).dtype) for name, value in batch.items()} for batch in source]
+        moving = {"source": source, "made": made}
         self.started.append(moving)
-        self.log.append(f"start {moving['number']}")
         for old in self.started[: -self.lag]:
             self._read(old)
         return moving
 
     def _read(self, moving: dict[str, Any]) -> None:
-        if moving["made"] is None:
-            moving["made"] = [{name: torch.from_numpy(np.array(value)) for name, value in batch.items()} for batch in moving["source"]]
-            moving["source"] = None
+        source, moving["source"] = moving["source"], None
+        for batch, read in zip(moving["made"], source or [], strict=False):
+            for name, value in read.items():
+                batch[name].copy_(torch.from_numpy(value))
 
     def arrive(self, moving: dict[str, Any]) -> list[Batch]:
-        """Return tensors that are right once the copy is through: here it is made now."""
-        self.log.append(f"arrive {moving['number']}")
-        self._read(moving)
+        """Return tensors that are right once the copy is through."""
         made: list[Batch] = moving["made"]
-        return made
+        return list(made)
 
     def passed(self, moving: dict[str, Any]) -> bool:
         """Return whether it was read."""
-        return moving["made"] is not None
+        return moving["source"] is None
+
+    def took_ns(self, moving: dict[str, Any]) -> int:
+        """Return the same for each."""
+        return 1000
 
     def finish(self, moving: dict[str, Any]) -> None:
         """Read it now."""
@@ -96,16 +98,25 @@ class Told(Engine):
 
 
 def numbers(engine: DeviceEngine, steps: int = 6) -> Iterator[int]:
-    """Yield the numbers that come."""
+    """Yield the numbers that come, as a device has them that reads at once."""
     for made in engine.epoch(Plan(rows=steps, batch_size=1), 0, 0):
         yield from (int(batch["n"][0]) for batch in made.batches)
+
+
+class PromptMover(SlowMover):
+    """A device that is through with a batch before it is handed out."""
+
+    def arrive(self, moving: dict[str, Any]) -> list[Batch]:
+        """Read it first."""
+        self._read(moving)
+        return super().arrive(moving)
 
 
 @pytest.mark.parametrize(("ahead", "expected"), [(0, [1, 2, 3, 4, 5, 6]), (1, [2, 3, 4, 5, 6, 6]), (3, [4, 5, 6, 6, 6, 6])])
 def test_ready_batches_are_under_way_before_they_are_asked_for(ahead: int, expected: list[int]) -> None:
     """With a loader that has them, as many batches as asked are started ahead of the one that is handed out, which come in order."""
     inner = Told(lambda made: True)
-    engine = DeviceEngine(inner, SlowMover(), ahead)
+    engine = DeviceEngine(inner, PromptMover(), ahead)
     made = [(number, inner.made) for number in numbers(engine)]
     assert [number for number, _ in made] == list(range(6))
     assert [count for _, count in made] == expected
@@ -114,18 +125,32 @@ def test_ready_batches_are_under_way_before_they_are_asked_for(ahead: int, expec
 def test_a_batch_at_hand_waits_for_no_other() -> None:
     """With a loader that is behind, a batch is handed out as soon as it is there."""
     inner = Told(lambda made: False)
-    assert [(number, inner.made) for number in numbers(DeviceEngine(inner, SlowMover(), 3))] == [(n, n + 1) for n in range(6)]
+    assert [(number, inner.made) for number in numbers(DeviceEngine(inner, PromptMover(), 3))] == [(n, n + 1) for n in range(6)]
 
 
 @pytest.mark.parametrize("ready", [False, True])
 def test_an_error_comes_in_place_of_its_batch(ready: bool) -> None:
     """What the engine met while it was ahead is raised behind the batches before it, and its epoch is closed."""
     inner = Told(lambda made: ready, fails=3)
-    found = numbers(DeviceEngine(inner, SlowMover(), 2))
+    found = numbers(DeviceEngine(inner, PromptMover(), 2))
     assert [next(found) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ps.BadData, match="broken"):
         next(found)
     assert inner.ended
+
+
+def test_an_error_met_while_looking_ahead_comes_behind_the_batches_at_hand() -> None:
+    """What is raised when the next batch is asked whether it is ready is raised in that batch's place too."""
+
+    def broken(made: int) -> bool:
+        if made == 3:
+            raise ps.WorkerFailed("all died", stage="read")
+        return True
+
+    found = numbers(DeviceEngine(Told(broken), PromptMover(), 2))
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ps.WorkerFailed, match="all died"):
+        next(found)
 
 
 def test_an_epoch_that_is_left_waits_for_its_copies() -> None:
@@ -160,11 +185,9 @@ def pins(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
 
         return let_go
 
-    def onward(device: Any, ahead: int) -> Onward:
-        return Onward(held=ahead + 3, pin=pin, around=lambda engine: DeviceEngine(engine, SlowMover(), ahead))
-
     monkeypatch.setattr(devices, "device_of", lambda asked: torch.device("cuda", 0))
-    monkeypatch.setattr(devices, "onward", onward)
+    monkeypatch.setattr(devices, "register", lambda device, address, size: pin(address, size))
+    monkeypatch.setattr(devices, "CudaMover", lambda device: PromptMover())
     return pinned
 
 
@@ -175,19 +198,24 @@ def slow(sample: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("ahead", [0, 1, 3])
+@pytest.mark.parametrize("lag", [1, 2, 5])
 @pytest.mark.parametrize("function", [None, slow])
-def test_no_slot_is_written_while_a_copy_may_read_it(rows: ps.Dataset, pins: dict[int, int], workers: int, ahead: int, function: Any) -> None:
-    """With a device that reads two batches late, and consumers that hold some, every row arrives as it is stored, epoch after epoch."""
+def test_no_slot_is_written_while_a_copy_may_read_it(
+    rows: ps.Dataset, pins: dict[int, int], monkeypatch: pytest.MonkeyPatch, workers: int, ahead: int, lag: int, function: Any
+) -> None:
+    """With a device that reads up to five batches late, long after they were handed out and dropped, every row arrives as it is stored, epoch after epoch."""
+    monkeypatch.setattr(devices, "CudaMover", lambda device: SlowMover(lag))
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0, "map": function}
     loader = ps.DataLoader(rows, 8, shuffle=True, device="cuda", device_prefetch=ahead, **options)
-    plain = ps.DataLoader(rows, 8, shuffle=True)
+    plain = ps.DataLoader(rows, 8, shuffle=True, output="numpy")
     for _ in range(2):
-        held: list[dict[str, torch.Tensor]] = []
-        for step, (batch, expected) in enumerate(zip(loader, plain, strict=True)):
-            assert torch.equal(batch["n"], expected["n"])
-            held = [*held[-(step % 4) :], batch]
-            for kept in held:
-                assert torch.equal(kept["x"], kept["n"].int()[:, None].expand(-1, 1000))
+        found = list(loader)  # read to the end, as the end of an epoch waits for
+        for batch, expected in zip(found, plain, strict=True):
+            assert batch["n"].tolist() == expected["n"].tolist()
+            assert torch.equal(batch["x"], batch["n"].int()[:, None].expand(-1, 1000))
+    stats = loader.stats()
+    assert stats.batches == 50
+    assert stats.copy_s >= 40e-6 or not (workers and function)  # plain rows are filled and copied many batches at a time
     loader.close()
 
 
@@ -223,13 +251,16 @@ def test_what_is_under_way_is_not_counted(rows: ps.Dataset, pins: dict[int, int]
 
 
 def test_static_buffers_are_the_same_tensors(rows: ps.Dataset, pins: dict[int, int]) -> None:
-    """Every batch comes in the tensors of the first one, and one of another shape is refused with the remedy."""
+    """Every batch of every epoch comes in the tensors of the first one, also behind a resume, and one of another shape is refused with the remedy."""
     loader = ps.DataLoader(rows, 96, tail="drop", device="cuda", static_buffers=True)
-    found = [(batch["n"].data_ptr(), batch["n"].tolist()) for batch in loader]
+    found = [(batch["n"].data_ptr(), batch["n"].tolist()) for _ in range(2) for batch in loader]
+    loader.load_state_dict(loader.state_at(0, 3))
+    found += [(batch["n"].data_ptr(), batch["n"].tolist()) for batch in loader]
     assert len({place for place, _ in found}) == 1
-    assert [n for _, some in found for n in some] == list(range(384))
-    with pytest.raises(ps.BadRequest, match=r"column 'x' came as \[16, 1000\] behind \[96, 1000\]: use tail='drop' or 'pad'"):
-        list(ps.DataLoader(rows, 96, device="cuda", static_buffers=True))
+    assert [n for _, some in found for n in some] == [*range(384), *range(384), *range(288, 384)]
+    for tail in ("pad", "ragged"):
+        with pytest.raises(ps.BadRequest, match=r"column 'x' came as \[16, 1000\] behind \[96, 1000\]: use tail='drop'"):
+            list(ps.DataLoader(rows, 96, tail=tail, device="cuda", static_buffers=True))
 
 
 def test_static_buffers_take_no_ragged_columns() -> None:
@@ -359,6 +390,7 @@ def test_what_cannot_be_finished_is_refused(images: ps.Dataset, pins: dict[int, 
         ({"batch_transforms": [op], "transforms": {"image": AUGMENT[:1]}}, "put Normalize or ToDtype first"),
         ({"batch_transforms": [AUGMENT[0]], **augment}, "is not MixUp or CutMix"),
         ({"batch_transforms": [ps.transforms.MixUp(7, label="class")], **augment}, "no column 'class'"),
+        ({"device": "cuda", "normalize_on": "device", "transforms": AUGMENT}, "is not a dict"),
         ({"device": "cuda", "normalize_on": "device", "transforms": {"picture": AUGMENT}}, "transforms name 'picture'"),
     ):
         with pytest.raises(ps.BadRequest, match=match):

@@ -102,3 +102,40 @@ def test_who_reads_the_rows_with_another_loader_is_told(numbers: ps.Dataset) -> 
     rebuilt = torch.utils.data.DataLoader(numbers.to_torch(), batch_sampler=ours.batch_sampler)
     with pytest.warns(UserWarning, match=r"integrations\.accelerate\.prepare.*integrations\.transformers\.attach"):
         assert rows(rebuilt) == epochs(numbers, 0)[0]
+
+
+def test_a_loader_read_twice_in_an_epoch_of_the_frameworks_goes_on_as_without_a_break(numbers: ps.Dataset) -> None:
+    """Where a framework cycles a short loader, so that its own epoch is told once for two of ours, a resume inside the second goes on there, and the next epoch told means itself."""
+    loader = ps.DataLoader(numbers, 8, shuffle=True)
+    loader.sampler.set_epoch(0)  # type: ignore[attr-defined]
+    rows(loader)
+    batches = iter(loader)
+    for _ in range(3):
+        next(batches)
+    state = json.loads(json.dumps(loader.state_dict()))
+    again = ps.DataLoader(numbers, 8, shuffle=True)
+    again.load_state_dict(state)
+    again.sampler.set_epoch(0)  # type: ignore[attr-defined]
+    assert rows(again) == epochs(numbers, 1)[0][3:]
+    for one in (loader, again):
+        one.sampler.set_epoch(1)  # type: ignore[attr-defined]
+        assert rows(one) == epochs(numbers, 1)[0]
+    with pytest.raises(ps.BadRequest, match="sampler_epoch -1"):
+        again.load_state_dict({**state, "sampler_epoch": -1})
+
+
+def test_a_loader_that_lightning_builds_anew_says_why_it_cannot(numbers: ps.Dataset) -> None:
+    """Made from our batch sampler, or from another around it, the error names what does that and what to do instead."""
+    ours = ps.DataLoader(numbers, 8).batch_sampler
+
+    class Around:
+        """As Lightning wraps it to predict."""
+
+        def __init__(self, batch_sampler: Any) -> None:
+            self._batch_sampler = batch_sampler
+
+    for sampler in (ours, Around(ours)):
+        with pytest.raises(ps.BadRequest, match=r"Lightning does to predict.*dataset\.to_torch\(\)"):
+            ps.DataLoader(numbers, batch_sampler=sampler)
+    with pytest.raises(ps.BadRequest, match="use batch_size= and tail="):
+        ps.DataLoader(numbers, batch_sampler=[[1]])
