@@ -12,10 +12,11 @@ import numpy as np
 
 from .. import order
 from ..errors import BadRequest
+from ..fields import Image
 from ..transforms.base import Op, Ragged, Spec
 from ..transforms.chain import Chain, compile_chain
 from ..transforms.map import DeclaredMap, Map
-from ..transforms.split import Rest, split
+from ..transforms.split import Rest, decodable, split
 from ..transforms.tokens import From
 from .apply import Steps, sample_of
 from .law import Ordering
@@ -67,6 +68,18 @@ def split_transforms(dataset: Source, transforms: Mapping[str, Sequence[Op]]) ->
 def _chains(dataset: Source, transforms: Mapping[str, Sequence[Op]]) -> dict[str, Chain]:
     _check_mapping(transforms)
     return {name: _chain(dataset, name, [ops] if isinstance(ops, Op) else list(ops)) for name, ops in transforms.items()}
+
+
+def decoded_later(dataset: Source, transforms: Mapping[str, Sequence[Op]]) -> dict[str, Chain]:
+    """Return by column what a device can do from the encoded bytes on; columns that are made from others, and whatever else stands in a chain, are left to workers."""
+    found = {}
+    for name, given in transforms.items():
+        ops = [given] if isinstance(given, Op) else list(given)
+        if isinstance(dataset.fields.get(name), Image) and not (ops and isinstance(ops[0], From)):
+            chain = decodable(name, dataset.fields[name], ops)
+            if chain is not None:
+                found[name] = chain
+    return found
 
 
 def _check_mapping(transforms: object) -> None:

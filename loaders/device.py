@@ -17,7 +17,7 @@ import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from typing import Any, NamedTuple, final
 
 import torch
@@ -63,9 +63,11 @@ def device_of(asked: object) -> torch.device | None:
     return torch.device(found)
 
 
-def each(batch: Batch, change: Callable[[Any], Any]) -> Batch:
-    """Return a batch whose every array was changed."""
-    return {name: Ragged(change(v.values), change(v.offsets)) if isinstance(v, Ragged) else change(v) for name, v in batch.items()}
+def each(batch: Batch, change: Callable[[Any], Any], but: Collection[str] = ()) -> Batch:
+    """Return a batch whose every array was changed, but for those of some columns."""
+    return {
+        name: v if name in but else Ragged(change(v.values), change(v.offsets)) if isinstance(v, Ragged) else change(v) for name, v in batch.items()
+    }
 
 
 class Mover(ABC):
@@ -104,8 +106,9 @@ class Moving(NamedTuple):
 class CudaMover(Mover):
     """Copies on a stream of its own."""
 
-    def __init__(self, device: torch.device) -> None:
-        """Note the device; the stream is made with the first batch."""
+    def __init__(self, device: torch.device, stays: Collection[str] = ()) -> None:
+        """Note the device, and columns that stay on the host; the stream is made with the first batch."""
+        self._stays = stays
         self._device: Any = device  # torch says that its index is never None, which it is
         self._stream: torch.cuda.Stream | None = None
 
@@ -118,7 +121,7 @@ class CudaMover(Mover):
         with torch.cuda.stream(self._stream):
             began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             began.record(self._stream)
-            moved = [each(batch, self._one) for batch in batches]
+            moved = [each(batch, self._one, self._stays) for batch in batches]
             ended.record(self._stream)
         return Moving(moved, began, ended)
 
@@ -135,7 +138,7 @@ class CudaMover(Mover):
         batches = list(moving.batches)
         moving.batches.clear()  # the loop alone decides how long they live
         for batch in batches:
-            each(batch, lambda tensor: tensor.record_stream(stream))
+            each(batch, lambda tensor: tensor.record_stream(stream), self._stays)
         return batches
 
     def passed(self, moving: Moving) -> bool:
@@ -240,10 +243,10 @@ class DeviceEngine(Engine):
         self._inner.close()
 
 
-def onward(device: torch.device, ahead: int) -> Onward:
-    """Return how batches get to a device, so many of them ahead of the loop."""
+def onward(device: torch.device, ahead: int, stays: Collection[str] = ()) -> Onward:
+    """Return how batches get to a device, so many of them ahead of the loop, and all columns but some."""
     return Onward(
-        held=ahead + 1 + _SPARE, pin=functools.partial(register, device), around=lambda engine: DeviceEngine(engine, CudaMover(device), ahead)
+        held=ahead + 1 + _SPARE, pin=functools.partial(register, device), around=lambda engine: DeviceEngine(engine, CudaMover(device, stays), ahead)
     )
 
 

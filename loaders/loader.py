@@ -23,7 +23,6 @@ from ..metrics import LoaderStats
 from ..shards.dataset import Dataset
 from ..shards.windows import TokenWindows
 from .batch import Batch, Ragged
-from .engine import Onward
 from .law import Ordering
 from .mixture import Mixture
 from .options import OwnOptions, TorchOptions, check_borrowed
@@ -114,6 +113,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         static_buffers: bool = False,
         normalize_on: Literal["host", "device"] = "host",
         batch_transforms: Sequence[BatchOp] | None = None,
+        decode_on: Literal["host", "device"] = "host",
         snapshot_every_n_steps: int | None = 1,
     ) -> None:
         """Decide the plan and compile the transforms; nothing is read but the manifest (and the first row, when there is a `map`).
@@ -156,6 +156,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 as one. Without workers, with `tickets=` and with `broadcast=` a batch goes when it is asked for.
             static_buffers: whether every batch comes in the same tensors on the device, as a CUDA graph that was captured needs it.
             normalize_on: `"device"` leaves flips, colours, normalising and erasing of images to the CUDA device, to which they go as bytes; on the host as ever without one.
+            decode_on: `"device"` leaves JPEGs to nvJPEG, where torchvision or nvImageCodec brings it, and what follows to the device too; a warning says when workers decode after all.
             batch_transforms: `MixUp` and `CutMix`, done to whole batches where they arrive.
             snapshot_every_n_steps: of a dataset, not stored by Penstock, that has a state: it is asked for it behind every so many batches of a worker.
 
@@ -163,34 +164,20 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             BadRequest: an argument cannot work, or the transforms do not fit the columns.
             ValueError: torch refuses an argument.
         """
-        options = TorchOptions(
-            batch_size,
-            shuffle,
-            sampler,
-            batch_sampler,
-            num_workers,
-            collate_fn,
-            pin_memory,
-            drop_last,
-            timeout,
-            worker_init_fn,
-            multiprocessing_context,
-            generator,
-            prefetch_factor,
-            persistent_workers,
-            pin_memory_device,
-            in_order,
-        )
+        loading = (batch_size, shuffle, sampler, batch_sampler, num_workers, collate_fn, pin_memory, drop_last, timeout)
+        processes = (worker_init_fn, multiprocessing_context, generator, prefetch_factor, persistent_workers, pin_memory_device, in_order)
+        options = TorchOptions._make((*loading, *processes))
         own = OwnOptions(transforms, map, seed, tail, topology, broadcast, sequence, tickets, window_shards, lanes, epoch_samples, output)
         own = own._replace(device=device, device_prefetch=device_prefetch, static_buffers=static_buffers, normalize_on=normalize_on)
-        self._begin(dataset, options, own._replace(batch_transforms=batch_transforms), snapshot_every_n_steps)
+        self._begin(dataset, options, own._replace(batch_transforms=batch_transforms, decode_on=decode_on), snapshot_every_n_steps)
 
     def _begin(self, dataset: Any, options: TorchOptions, own: OwnOptions, snapshot_every_n_steps: int | None) -> None:
         """Be a loader over stored data, or torch's."""
         self.snapshot_every_n_steps = snapshot_every_n_steps
         if isinstance(dataset, SOURCES):
-            onward = self._onward(own)
-            kept, finish = self._finishing(dataset, own, on_device=onward is not None)
+            target = self._target(own)
+            kept, finish, stays = self._finishing(dataset, own, target)
+            onward = None if target is None else importlib.import_module(".device", __package__).onward(target, own.device_prefetch, stays)
             self._store(Stored(dataset, options, kept, torch.get_num_threads(), onward), options, own)
             if finish is not None:
                 finish.check(self._its("batch_transforms=").work.outputs)
@@ -200,8 +187,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             self._borrowed: Borrowed = importlib.import_module(".torch_borrowed", __package__).Borrowed(snapshot_every_n_steps)
             super().__init__(dataset, **options.to_torch())
 
-    def _onward(self, own: OwnOptions) -> Onward | None:
-        """Return where batches go, when they are to leave the host."""
+    def _target(self, own: OwnOptions) -> torch.device | None:
+        """Return the device that batches go to, when they are to leave the host."""
         if own.device is None:
             if own.static_buffers:
                 raise BadRequest("static_buffers=True is of batches on a device: give device='cuda'")
@@ -209,31 +196,37 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         if own.output == "numpy" and own.device != "cpu":
             raise BadRequest(f"device={own.device!r} yields tensors, and output='numpy' arrays: leave one of them out")
         devices = importlib.import_module(".device", __package__)
-        found = devices.device_of(own.device)
+        found: torch.device | None = devices.device_of(own.device)
         self.device = "cpu" if found is None else str(found)
-        if found is None:
-            return None
-        if own.static_buffers:
+        if found is not None and own.static_buffers:
             self._static = devices.Static()
-        made: Onward = devices.onward(found, own.device_prefetch)
-        return made
+        return found
 
     @staticmethod
-    def _finishing(dataset: Any, own: OwnOptions, *, on_device: bool) -> tuple[OwnOptions, Finish | None]:
-        """Return the options without what is done where batches arrive, and what does that."""
-        rests = {}
-        if own.normalize_on == "device" and on_device and own.transforms is not None:
+    def _finishing(dataset: Any, own: OwnOptions, target: torch.device | None) -> tuple[OwnOptions, Finish | None, list[str]]:
+        """Return the options without what is done where batches arrive, what does that, and the columns that stay on the host until then."""
+        rests, decodes = {}, {}
+        if target is not None and own.transforms is not None and "device" in (own.normalize_on, own.decode_on):
             if own.map is not None:
-                raise BadRequest("normalize_on='device' finishes columns behind the workers, where map= would see bytes: leave one of them out")
-            stays, rests = importlib.import_module(".compile", __package__).split_transforms(dataset, own.transforms)
-            own = own._replace(transforms=stays)
-        if not rests and not own.batch_transforms:
-            return own, None
+                raise BadRequest(
+                    "normalize_on='device' and decode_on='device' finish columns behind the workers, where map= would see bytes: leave one of them out"
+                )
+            compiler = importlib.import_module(".compile", __package__)
+            stays, rests = compiler.split_transforms(dataset, own.transforms)
+            if own.decode_on == "device":
+                decodes = importlib.import_module(".device_finish", __package__).decoding(compiler.decoded_later(dataset, stays))
+            if own.normalize_on == "host":
+                rests = {name: rest for name, rest in rests.items() if name in decodes}
+                stays = {name: stays[name] if name in decodes else ops for name, ops in own.transforms.items()}
+            own = own._replace(transforms={name: ops for name, ops in stays.items() if name not in decodes})
+        if not rests and not decodes and not own.batch_transforms:
+            return own, None, []
         if own.tickets is not None or own.output == "numpy":
             other = "tickets= (who says which rows come?)" if own.tickets is not None else "output='numpy'"
-            raise BadRequest(f"batch_transforms= and normalize_on='device' do not go with {other}: leave one of them out")
-        made: Finish = importlib.import_module(".device_finish", __package__).Finish(rests, tuple(own.batch_transforms or ()))
-        return own, made
+            raise BadRequest(f"batch_transforms=, normalize_on='device' and decode_on='device' do not go with {other}: leave one of them out")
+        finishing = importlib.import_module(".device_finish", __package__)
+        made: Finish = finishing.Finish(rests, tuple(own.batch_transforms or ()), decodes, target)
+        return own, made, list(decodes)
 
     def _store(self, stored: Stored, options: TorchOptions, own: OwnOptions) -> None:
         """Be a loader over stored data, to whom it may look like torch's."""

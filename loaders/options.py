@@ -61,6 +61,7 @@ class OwnOptions(NamedTuple):
     static_buffers: bool = False
     normalize_on: Literal["host", "device"] = "host"
     batch_transforms: Sequence[BatchOp] | None = None
+    decode_on: Literal["host", "device"] = "host"
 
 
 def integer(name: str, value: object) -> int:
@@ -123,8 +124,9 @@ def check_stored(options: TorchOptions, own: OwnOptions) -> int:
         raise BadRequest(f"batch_size={size!r}: a batch has one row or more")
     if own.output not in ("torch", "numpy"):
         raise BadRequest(f"output={own.output!r} is not 'torch' or 'numpy'")
-    if own.normalize_on not in ("host", "device"):
-        raise BadRequest(f"normalize_on={own.normalize_on!r} is not 'host' or 'device'")
+    for name in ("normalize_on", "decode_on"):
+        if (value := getattr(own, name)) not in ("host", "device"):
+            raise BadRequest(f"{name}={value!r} is not 'host' or 'device'")
     if integer("device_prefetch", own.device_prefetch) < 0:
         raise BadRequest(f"device_prefetch={own.device_prefetch}: batches that are copied ahead of the loop, 0 or more")
     for name, remedy in _REMEDIES.items():

@@ -47,6 +47,7 @@ BY_NAME = {
     "loaders/engines.py",
     "loaders/loader.py",
     "loaders/stored.py",
+    "transforms/device_decode.py",
 }
 BY_NAME |= {"integrations/__init__.py", "loaders/worker_start.py", "shards/later.py", "shards/shardwriter.py", "shards/torch_views.py"}
 """Where modules are imported by name at run time, each with its reason in the file: a heavy library is paid for only when it is used."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..fields import Field
 from .arrays import ToLayout
-from .base import Array, Op, Spec
+from .base import Array, Geometric, Op, Spec
 from .chain import Chain, Stage, compile_chain
 from .color import ColorJitter, Grayscale
 from .image import RandomHorizontalFlip
@@ -58,6 +58,14 @@ def split(name: str, field: Field, ops: Sequence[Op], source: str | None = None)
     given = compile_chain(name, field, stays, source).output
     assert isinstance(given, Spec)
     return stays, Rest(name, given, whole.output, body, whole.table, whole.after)
+
+
+def decodable(name: str, field: Field, stays: Sequence[Op], source: str | None = None) -> Chain | None:
+    """Return the chain of what stays when a device can do that too: it decodes colours, and then moves pixels only; or None."""
+    chain = compile_chain(name, field, stays, source)
+    if chain.decoder is None or chain.decoder.mode != "RGB" or chain.head or not all(isinstance(stage.op, Geometric) for stage in chain.body):
+        return None
+    return chain if chain.after == () and all(isinstance(stage.op, ToLayout) for stage in chain.tail) else None
 
 
 def _front(whole: Chain, keep: int) -> tuple[Op, ...]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from contracts.pictures import encode, noise
 from inside import stored_of
 
 import penstock as ps
 from penstock.loaders import device as devices
+from penstock.loaders import device_finish
 from penstock.loaders.batch import Batch, Ragged
 from penstock.loaders.device import DeviceEngine, Mover, Static, device_of
 from penstock.loaders.engine import Delivered, Engine
@@ -32,16 +34,17 @@ def unowned(array: Any) -> Any:
 class SlowMover(Mover):
     """A device that reads the arrays long after it was told to: when somebody waits for the copy, or `lag` copies later. It keeps none of them."""
 
-    def __init__(self, lag: int = 2) -> None:
-        """Have read nothing."""
-        self.lag = lag
+    def __init__(self, lag: int = 2, stays: Collection[str] = ()) -> None:
+        """Have read nothing; some columns stay where they are."""
+        self.lag, self.stays = lag, stays
         self.started: list[dict[str, Any]] = []
 
     def start(self, batches: list[Batch]) -> dict[str, Any]:
         """Note what is to be read, and where to; do what was told `lag` copies ago."""
-        source = [{name: unowned(value) for name, value in batch.items()} for batch in batches]
+        kept = [{name: value for name, value in batch.items() if name in self.stays} for batch in batches]
+        source = [{name: unowned(value) for name, value in batch.items() if name not in self.stays} for batch in batches]
         made = [{name: torch.zeros(value.shape, dtype=torch.from_numpy(value).dtype) for name, value in batch.items()} for batch in source]
-        moving = {"source": source, "made": made}
+        moving = {"source": source, "made": made, "kept": kept}
         self.started.append(moving)
         for old in self.started[: -self.lag]:
             self._read(old)
@@ -55,8 +58,7 @@ class SlowMover(Mover):
 
     def arrive(self, moving: dict[str, Any]) -> list[Batch]:
         """Return tensors that are right once the copy is through."""
-        made: list[Batch] = moving["made"]
-        return list(made)
+        return [{**made, **kept} for made, kept in zip(moving["made"], moving["kept"], strict=True)]
 
     def passed(self, moving: dict[str, Any]) -> bool:
         """Return whether it was read."""
@@ -187,7 +189,7 @@ def pins(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
 
     monkeypatch.setattr(devices, "device_of", lambda asked: torch.device("cuda", 0))
     monkeypatch.setattr(devices, "register", lambda device, address, size: pin(address, size))
-    monkeypatch.setattr(devices, "CudaMover", lambda device: PromptMover())
+    monkeypatch.setattr(devices, "CudaMover", lambda device, stays: PromptMover(stays=stays))
     return pinned
 
 
@@ -204,7 +206,7 @@ def test_no_slot_is_written_while_a_copy_may_read_it(
     rows: ps.Dataset, pins: dict[int, int], monkeypatch: pytest.MonkeyPatch, workers: int, ahead: int, lag: int, function: Any
 ) -> None:
     """With a device that reads up to five batches late, long after they were handed out and dropped, every row arrives as it is stored, epoch after epoch."""
-    monkeypatch.setattr(devices, "CudaMover", lambda device: SlowMover(lag))
+    monkeypatch.setattr(devices, "CudaMover", lambda device, stays: SlowMover(lag))
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0, "map": function}
     loader = ps.DataLoader(rows, 8, shuffle=True, device="cuda", device_prefetch=ahead, **options)
     plain = ps.DataLoader(rows, 8, shuffle=True, output="numpy")
@@ -395,3 +397,35 @@ def test_what_cannot_be_finished_is_refused(images: ps.Dataset, pins: dict[int, 
     ):
         with pytest.raises(ps.BadRequest, match=match):
             ps.DataLoader(images, 8, **options)
+
+
+def test_images_are_decoded_where_they_arrive(images: ps.Dataset, pins: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """decode_on='device' sends encoded bytes, which stay on the host until what stands in for nvJPEG takes them, and yields the host's batches to a few grey levels."""
+    monkeypatch.setattr(devices, "device_of", lambda asked: torch.device("cpu", 0))
+    monkeypatch.setattr(
+        device_finish,
+        "decoder_of",
+        lambda: lambda encoded, device: [torch.from_numpy(simplejpeg.decode_jpeg(each)).movedim(-1, 0) for each in encoded],
+    )
+    told: dict[str, Any] = {"shuffle": True, "transforms": {"image": AUGMENT}, "num_workers": 1}
+    for normalize_on in ("host", "device"):
+        loader = ps.DataLoader(images, 8, **told, device="cuda", decode_on="device", normalize_on=normalize_on)
+        assert stored_of(loader).work.outputs["image"].ragged
+        for one, other in zip(loader, ps.DataLoader(images, 8, **told), strict=True):
+            assert one["image"].dtype == torch.float32
+            gap = (one["image"] - other["image"]).abs() * 0.2 * 255
+            assert gap.mean() < 1
+            assert gap.max() < 12
+            assert torch.equal(one["label"], other["label"])
+
+
+def test_without_nvjpeg_workers_decode(images: ps.Dataset, pins: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning says what is missing, or that no column is one, and batches are the host's."""
+    monkeypatch.setattr(device_finish, "decoder_of", lambda: None)
+    with pytest.warns(UserWarning, match="neither torchvision nor nvidia-nvimgcodec"):
+        loader = ps.DataLoader(images, 8, transforms={"image": AUGMENT}, device="cuda", decode_on="device", normalize_on="device")
+    same(loader, ps.DataLoader(images, 8, transforms={"image": AUGMENT}))
+    with pytest.warns(UserWarning, match="no column is one"):
+        ps.DataLoader(images, 8, transforms={"image": [ps.transforms.Decode("GRAY"), ps.transforms.CenterCrop(8)]}, device="cuda", decode_on="device")
+    with pytest.raises(ps.BadRequest, match="decode_on='gpu'"):
+        ps.DataLoader(images, 8, decode_on="gpu")  # type: ignore[arg-type]  # the value is the test
