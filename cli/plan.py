@@ -97,7 +97,7 @@ def _saved(path: str) -> Mapping[str, Any]:
         raise BadRequest(f"--state {path}: not JSON, which json.dump(loader.state_dict(), file) would write: {error}") from None
     if not isinstance(saved, dict) or not isinstance(saved.get("plan"), dict):
         raise BadRequest(f"--state {path}: {str(saved)[:100]} is not the state_dict() of a penstock.DataLoader over a dataset")
-    if "tickets" in saved:
+    if saved.get("tickets") is not None:
         raise BadRequest(f"--state {path}: it is of a loader with tickets=, whose batches are drawn: who is given which is not decided before")
     return saved
 

@@ -20,11 +20,9 @@ from ..errors import BadRequest
 from .law import Ordering, Stream
 from .mixture import MixedStream
 from .plan import Plan
+from .state import NAMED
 
 _LOG = logging.getLogger("penstock")
-
-NAMED = "sampler_epoch"
-"""Of a state: the epoch that the sampler was told last."""
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -61,7 +59,7 @@ class EpochSampler(DistributedSampler[Any]):
         Raises:
             BadRequest: what it says of this sampler is no epoch.
         """
-        named = state.get(NAMED, state["epoch"])
+        named = state["epoch"] if state.get(NAMED) is None else state[NAMED]
         if type(named) is not int or named < 0:
             raise BadRequest(f"the state holds {NAMED} {named!r}, which is no epoch")
         self._resumed, self._kept, self._ahead = (named, state["epoch"]), None, 0

@@ -16,6 +16,12 @@ from .plan import Plan
 FORMAT = 1
 """The version of the state dict."""
 
+NAMED = "sampler_epoch"
+"""Of a state: the epoch that the sampler was told last, where that is another than the state's."""
+
+_DEFAULTS = Ordering(0, False)._asdict()
+"""What a plan says that says nothing of some names, as states did once."""
+
 
 class Fingerprint(NamedTuple):
     """Everything that decides the global order of samples.
@@ -46,6 +52,10 @@ class Fingerprint(NamedTuple):
             "order_format": self.order_format,
         }
 
+    def whole(self) -> dict[str, Any]:
+        """Return all names and values, those that say nothing too."""
+        return {**self.to_json(), **self.ordering._asdict()}
+
 
 class Progress(NamedTuple):
     """Where training stands.
@@ -62,13 +72,16 @@ class Progress(NamedTuple):
 
 
 def save(fingerprint: Fingerprint, progress: Progress) -> dict[str, Any]:
-    """Return the state dict."""
+    """Return the state dict. It has the same keys for every loader: torch.distributed.checkpoint loads those that the loading side has, and drops others without a word."""
     return {
         "penstock_state": FORMAT,
-        "plan": fingerprint.to_json(),
+        "plan": fingerprint.whole(),
         "epoch": progress.epoch,
         "samples": progress.samples,
         "under_way": progress.under_way,
+        "tickets": None,
+        "ticket_rows": None,
+        NAMED: None,
     }
 
 
@@ -81,12 +94,13 @@ def load(saved: object, fingerprint: Fingerprint, accept: Collection[str] = ()) 
     if not isinstance(saved, Mapping) or saved.get("penstock_state") != FORMAT:
         found = saved.get("penstock_state") if isinstance(saved, Mapping) else type(saved).__name__
         raise BadRequest(f"not a state of penstock.DataLoader in format {FORMAT}: found {found!r}")
-    told, have = saved.get("plan"), fingerprint.to_json()
+    told, have = saved.get("plan"), fingerprint.whole()
     if not isinstance(told, Mapping):
         raise BadRequest(f"the state has no plan to compare with: found {told!r}")
+    told = {**{name: _DEFAULTS[name] for name in ("window_shards", "lanes", "epoch_samples")}, **told}
     names = [*have, *(name for name in told if name not in have)]
-    unknown = [name for name in accept if name not in names]
-    if isinstance(accept, str) or unknown:
+    given: Any = accept
+    if isinstance(given, str) or not isinstance(given, Collection) or any(name not in names for name in given):
         raise BadRequest(f"accept={accept!r} is no list of what a plan has: {names}")
     different = [name for name in names if told.get(name) != have.get(name) and name not in accept]
     if different:

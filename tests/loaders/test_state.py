@@ -29,8 +29,8 @@ def test_round_trip_through_json(progress: Progress) -> None:
         ({"dataset_digest": "11"}, "dataset_digest was '00ff', is '11'"),
         ({"ordering": Ordering(2, True)}, "seed was 1, is 2"),
         ({"ordering": Ordering(1, False)}, "shuffle was True, is False"),
-        ({"ordering": Ordering(1, True, 4, 2)}, "window_shards was left out, is 4; lanes was left out, is 2"),
-        ({"ordering": Ordering(1, True, epoch_samples=50)}, "epoch_samples was left out, is 50"),
+        ({"ordering": Ordering(1, True, 4, 2)}, "window_shards was 0, is 4; lanes was 1, is 2"),
+        ({"ordering": Ordering(1, True, epoch_samples=50)}, "epoch_samples was 0, is 50"),
         ({"rows": 101}, "rows was 100, is 101"),
         ({"order_format": 9}, "order_format was 1, is 9"),
     ],
@@ -62,7 +62,7 @@ def test_garbage_is_refused(broken: object) -> None:
 
 def test_what_was_left_out_is_compared_too() -> None:
     """A state of a windowed order is refused by a loader without windows."""
-    with pytest.raises(BadRequest, match="window_shards was 4, is left out"):
+    with pytest.raises(BadRequest, match="window_shards was 4, is 0"):
         state.load(state.save(HERE._replace(ordering=Ordering(1, True, 4)), Progress()), HERE)
 
 
