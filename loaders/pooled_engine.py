@@ -18,11 +18,18 @@ from .fill import Filler
 from .plan import Plan
 from .pool import Pool
 from .pooled import PooledEpochs, Shape
+from .slots import chunks
 from .ways import stored_row_bytes
 from .work import Work
 
 _SMALLEST_CHUNK = 8
 """Rows; below this a message costs more than it spreads."""
+
+_PARTS = 2
+"""Chunks of a batch for each worker: with one each, all would wait for the one that met a slow row."""
+
+_TASKS = 3
+"""Chunks in work for each worker: one under way, one in its queue, and one for who is done before the others."""
 
 _LARGE_BATCH = 32 << 20
 """Bytes of a batch that takes so long that nobody has to have one ready: each worker has one in work, and that is enough until the consumer falls behind."""
@@ -97,11 +104,19 @@ class PooledEngine(Engine):
             together=min(work.together(rows), max(plan.steps(), 1)),
             budgets=budgets(ragged, mean_row_bytes),
             window=window,
-            least=2 if work.splits else min(max(settings.num_workers, 2), window) if work.row_bytes * rows >= _LARGE_BATCH else window,
-            parts=settings.num_workers if work.splits else 1,
+            least=self._least(rows, window),
+            parts=_PARTS * settings.num_workers if work.splits else 1,
             smallest=_SMALLEST_CHUNK,
             held=settings.held,
         )
+
+    def _least(self, rows: int, window: int) -> int:
+        """Return how many batches are in work as long as the consumer waits for each: as few as keep every worker busy, a slow row in one of its chunks included."""
+        workers = self._settings.num_workers
+        if self._work.splits:
+            cuts = len(chunks(rows, _PARTS * workers, _SMALLEST_CHUNK))
+            return min(max(-(-_TASKS * workers // cuts), 2), window)
+        return min(max(workers, 2), window) if self._work.row_bytes * rows >= _LARGE_BATCH else window
 
     def ready(self) -> bool:
         """Return whether workers have finished the next batch."""
