@@ -15,7 +15,8 @@ import pytest
 from inside import stored_of
 
 import penstock as ps
-from penstock.loaders.ledger import Digest, Progression
+from penstock.loaders.coverage import Progression
+from penstock.loaders.ledger import Digest
 
 ROWS = 500
 ROUNDS = 50
