@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, final
 
 import numpy as np
@@ -131,16 +132,23 @@ class Mixture:
         """Always 0: the versions of the sources are in `digest`."""
         return 0
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """32 hex digits that name the sources at their versions, their order and their weights; a resume against others is refused by it."""
+        """32 hex digits that name the sources at their versions, their order and their weights; a resume against others is refused by it.
+
+        Worked out once, when it is first asked for: every state has it, and sources and weights stay what they are.
+        """
         decides = ["mixture", [[name, source.digest] for name, source in self.sources.items()]]
         told = [*decides, [[begin, *shares(weights, self.block)] for begin, weights in sorted(self.schedule.items())], self.stop, self.block]
         return xxhash.xxh3_128_hexdigest(json.dumps(told).encode())
 
+    @cached_property
+    def _rows(self) -> int:
+        return sum(len(source) for source in self.sources.values())
+
     def __len__(self) -> int:
         """Return how many rows all sources have."""
-        return sum(len(source) for source in self.sources.values())
+        return self._rows
 
     def __repr__(self) -> str:
         """Return what it is, for a person."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ import penstock as ps
 from penstock import order
 from penstock import transforms as T  # noqa: N812  (the name torchvision's users know)
 from penstock.errors import BadRequest
+from penstock.loaders import mixing
+from penstock.loaders import mixture as mixtures
 from penstock.loaders.law import Ordering, Stream
 from penstock.loaders.mixing import shares
 from penstock.loaders.mixture import MixedStream
@@ -229,6 +232,19 @@ def test_a_state_of_another_mixture_is_refused(sources: dict[str, ps.Dataset]) -
             ps.DataLoader(other, batch_size=4).load_state_dict(state)
     halves, ones = (ps.Mixture(sources, dict.fromkeys(SIZES, weight)) for weight in (0.5, 1))
     ps.DataLoader(halves, batch_size=4).load_state_dict(ps.DataLoader(ones, batch_size=4).state_dict())  # the same shares
+
+
+def test_a_state_costs_the_same_for_any_mixture(sources: dict[str, ps.Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What names a mixture is worked out once: states, which all have it, ask no weight of a long schedule again, and a copy for a worker has it too."""
+    weights = {k * 1000: dict.fromkeys(sources, k + 1) for k in range(50)}
+    mixture = ps.Mixture({"inner": ps.Mixture(sources, weights), **sources})
+    loader = ps.DataLoader(mixture, 4, shuffle=True)
+    before = loader.state_dict()
+    monkeypatch.setattr(mixing, "shares", lambda *_: pytest.fail("worked out again"))
+    monkeypatch.setattr(mixtures, "shares", lambda *_: pytest.fail("worked out again"))
+    assert loader.state_dict() == before
+    copied = pickle.loads(pickle.dumps(mixture))
+    assert (copied.digest, len(copied)) == (mixture.digest, len(mixture)) == (before["plan"]["dataset_digest"], before["plan"]["rows"])
 
 
 def test_what_cannot_be_mixed_is_refused(sources: dict[str, ps.Dataset], images: ps.Dataset, tmp_path: Path) -> None:
