@@ -2,8 +2,9 @@
 
 Explicit numbers win. Otherwise whoever started this process is asked: torch.distributed if it has been initialised, torchrun, Horovod, Open MPI, JAX,
 TF_CONFIG; those that speak must say the same. SLURM is asked last, since srun as often starts launchers as processes: `srun torchrun` on two nodes is
-two tasks to SLURM and sixteen ranks to torchrun, and no contradiction. Without any of them this is one process. Nothing is imported for it: a process
-that never imported torch has not initialised torch.distributed.
+two tasks to SLURM and sixteen ranks to torchrun, and no contradiction. Where both know the same number of processes, srun started them itself, and another rank is
+one; but for torchrun's agents, which number themselves. Without any of them this is one process. Nothing is imported for it: a process that never imported torch has
+not initialised torch.distributed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ LAUNCHERS = {
 
 SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
 """Of a step that srun started. A batch script has the job's variables without being a step, and is one process whatever they say."""
+
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""What torchrun sets beside ranks, and nobody else."""
 
 _TRAINS = ("chief", "master", "worker")
 """The tasks of a TF_CONFIG that share the data, in the order of their ranks."""
@@ -125,12 +129,33 @@ def _asked(environment: Mapping[str, str]) -> Topology:
     """Return what the first of those says that speak; all of them must agree."""
     found = [_torch_distributed(), *(_variables(environment, source, *names) for source, names in LAUNCHERS.items()), _tf_config(environment)]
     speaking = [place for place in found if place is not None]
+    step = _variables(environment, "SLURM", *SLURM)
+    if speaking and step is not None and step.world_size == speaking[0].world_size and TORCHRUN not in environment:
+        speaking.append(step)
     if len({(place.rank, place.world_size) for place in speaking}) > 1:
         each = "; ".join(f"{place.source} says rank {place.rank} of {place.world_size}" for place in speaking)
         raise BadRequest(f"{each}; pass topology=(rank, world_size) to say which is meant, or unset the variables of the others")
-    if speaking:
-        return speaking[0]
-    return _variables(environment, "SLURM", *SLURM) or Topology(source="one process")
+    for names in LAUNCHERS.values():
+        _check_half(environment, names, speaking[0] if speaking else None)
+    return speaking[0] if speaking else step or Topology(source="one process")
+
+
+def _check_half(environment: Mapping[str, str], names: tuple[str, str], known: Topology | None) -> None:
+    """Refuse one of a launcher's two numbers without the other, unless that is what is known anyway: so is a world of one, and what somebody else says whole.
+
+    Lightning tells its processes WORLD_SIZE and initialises torch.distributed later.
+    """
+    told = {name: environment[name] for name in names if name in environment}
+    if len(told) != 1:
+        return
+    (name, text), (missing,) = *told.items(), set(names) - set(told)
+    expected = (1 if known is None else known.world_size) if name == names[1] else None if known is None else known.rank
+    if text.strip() != str(expected):
+        others = "nobody else says which process this is" if known is None else f"this is {known}"
+        raise BadRequest(
+            f"the environment holds {name}={text[:50]!r} and no {missing}, and {others}: make the loader where torch.distributed is initialised (with Lightning in "
+            "train_dataloader()), pass topology=(rank, world_size), or set or unset both"
+        )
 
 
 def _explicit(given: tuple[int, int]) -> Topology:
@@ -159,18 +184,34 @@ def _tf_config(environment: Mapping[str, str]) -> Topology | None:
     if not text:
         return None
     try:
-        told: dict[str, Any] = json.loads(text)
-        cluster, task = told.get("cluster", {}), told.get("task", {})
-        kind, index = task.get("type", ""), int(task.get("index", 0))
-        sizes = {name: len(cluster.get(name, ())) for name in _TRAINS}
-    except (ValueError, TypeError, AttributeError):
-        raise BadRequest(f"the environment holds TF_CONFIG={text[:200]!r}, which is no cluster and task in JSON; unset it or mend it") from None
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        told = None
+    cluster, task = (told.get("cluster", {}), told.get("task", {})) if isinstance(told, dict) else (None, None)
+    if not isinstance(cluster, dict) or not isinstance(task, dict):
+        raise _no_config(text, "which is no cluster and task in JSON")
+    kind, index = task.get("type", ""), task.get("index", 0)
+    index = int(index) if isinstance(index, str) and index.isdecimal() and len(index) < 20 else index
+    for name in _TRAINS:
+        if not isinstance(cluster.get(name, []), list) or not all(isinstance(one, str) for one in cluster.get(name, [])):
+            raise _no_config(text, f"whose {name!r} is no list of addresses")
+    if not isinstance(kind, str) or type(index) is not int:
+        raise _no_config(text, f"whose task has type {str(kind)[:50]!r} and index {str(index)[:50]!r}, which are no name and no integer")
     if not cluster or kind == "evaluator":
         return None
     if kind not in _TRAINS:
         raise BadRequest(f"TF_CONFIG says that this is task {kind!r}, which reads no data of its own; pass topology=(rank, world_size) if it shall")
+    sizes = {name: len(cluster.get(name, [])) for name in _TRAINS}
+    if not 0 <= index < sizes[kind]:
+        raise _no_config(text, f"whose cluster has {sizes[kind]} of {kind!r} and no number {index}")
+    if sizes["chief"] + sizes["master"] > 1:
+        raise _no_config(text, f"whose cluster has {sizes['chief'] + sizes['master']} chiefs, where one leads")
     before = sum(sizes[name] for name in _TRAINS[: _TRAINS.index(kind)])
     return Topology(rank=before + index, world_size=sum(sizes.values()), source="TF_CONFIG")
+
+
+def _no_config(text: str, why: str) -> BadRequest:
+    return BadRequest(f"the environment holds TF_CONFIG={text[:200]!r}, {why}; unset it or mend it")
 
 
 def _torch_distributed() -> Topology | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -124,6 +125,57 @@ def test_a_launcher_that_slurm_started_is_believed() -> None:
 
 
 @pytest.mark.usefixtures("no_torch")
+@pytest.mark.parametrize(
+    ("source", "rank", "size"),
+    [
+        ("torchrun environment", "RANK", "WORLD_SIZE"),
+        ("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("JAX environment", "JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),
+    ],
+)
+def test_slurm_with_the_same_world_and_another_rank_is_a_contradiction(source: str, rank: str, size: str) -> None:
+    """As many tasks as processes are these processes, whose ranks must be SLURM's too; torchrun's agents, one a task, number their workers as they met."""
+    step = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "8"}
+    with pytest.raises(BadRequest, match=f"{source} says rank 0 of 8; SLURM says rank 3 of 8; pass topology="):
+        detect(environment={**step, rank: "0", size: "8"})
+    assert detect(environment={**step, rank: "3", size: "8"}).source == source
+    assert detect(environment={**step, rank: "0", size: "4"}).world_size == 4
+    assert detect(environment={**step, rank: "0", size: "8", "TORCHELASTIC_RUN_ID": "none"}).rank == 0
+
+
+@pytest.mark.usefixtures("no_torch")
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "3"}, "RANK='3' and no WORLD_SIZE, and nobody else says"),
+        ({"WORLD_SIZE": "4"}, "WORLD_SIZE='4' and no RANK, and nobody else says"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE='' and no RANK"),
+        ({"RANK": "0"}, "RANK='0' and no WORLD_SIZE"),
+        ({"JAX_NUM_PROCESSES": "4"}, "JAX_NUM_PROCESSES='4' and no JAX_PROCESS_ID"),
+        (
+            {"RANK": "3", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"},
+            r"RANK='3' and no WORLD_SIZE, and this is rank 1 of 2 \(Open MPI\)",
+        ),
+    ],
+)
+def test_half_a_place_is_refused(environment: dict[str, str], message: str) -> None:
+    """A rank without a world, or a world without a rank, would make every process read everything: it is refused by name, with what to do."""
+    with pytest.raises(BadRequest, match=message):
+        detect(environment=environment)
+
+
+def test_half_a_place_that_is_known_whole_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world of one needs no rank; and what Lightning leaves beside an initialised torch.distributed must only say the same, as beside explicit numbers anything may."""
+    fake_distributed(monkeypatch, 1, 2)
+    assert detect(environment={"WORLD_SIZE": "2"}).rank == 1
+    with pytest.raises(BadRequest, match=r"WORLD_SIZE='3' and no RANK, and this is rank 1 of 2 \(torch.distributed\)"):
+        detect(environment={"WORLD_SIZE": "3"})
+    assert detect((0, 2), {"WORLD_SIZE": "3"}).rank == 0
+    fake_distributed(monkeypatch, 0, 1, initialised=False)
+    assert detect(environment={"WORLD_SIZE": "1"}).source == "one process"
+
+
+@pytest.mark.usefixtures("no_torch")
 def test_launchers_that_agree_are_no_contradiction_and_others_are() -> None:
     """Horovod over Open MPI says the same twice; where two differ, each is named with its numbers."""
     both = {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}
@@ -133,11 +185,39 @@ def test_launchers_that_agree_are_no_contradiction_and_others_are() -> None:
 
 
 @pytest.mark.usefixtures("no_torch")
-@pytest.mark.parametrize("text", ["{", "[]", "7", '{"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "7", "null", '{"cluster": {"worker": 3}, "task": {"type": "worker", "index": 0}}', "[" * 100_000, "1" * 5000]
+)
 def test_a_broken_tf_config_is_refused(text: str) -> None:
-    """What is no JSON object of the right shape is shown, with what to do."""
+    """What is no JSON object of the right shape is shown, with what to do, however deep or long it is."""
     with pytest.raises(BadRequest, match="TF_CONFIG="):
         detect(environment={"TF_CONFIG": text})
+
+
+@pytest.mark.usefixtures("no_torch")
+@pytest.mark.parametrize(
+    ("cluster", "task", "message"),
+    [
+        ('{"worker": "hostA:2222"}', '{"type": "worker", "index": 5}', "whose 'worker' is no list of addresses"),
+        ('{"worker": [1, 2]}', '{"type": "worker", "index": 0}', "whose 'worker' is no list of addresses"),
+        ('{"worker": {"0": "a"}}', '{"type": "worker", "index": 0}', "whose 'worker' is no list of addresses"),
+        ('{"worker": ["a", "b"]}', '{"type": "worker", "index": 0.9}', "index '0.9', which are no name and no integer"),
+        ('{"worker": ["a", "b"]}', '{"type": "worker", "index": 1e999}', "index 'inf', which are"),
+        ('{"worker": ["a", "b"]}', '{"type": "worker", "index": true}', "index 'True', which are"),
+        ('{"worker": ["a", "b"]}', '{"type": ["worker"], "index": 0}', "no name and no integer"),
+        ('{"worker": ["a", "b"]}', '["worker", 0]', "no cluster and task in JSON"),
+        ('{"chief": ["c"], "worker": ["a"]}', '{"type": "chief", "index": 1}', "has 1 of 'chief' and no number 1"),
+        ('{"worker": ["a"]}', '{"type": "worker", "index": -1}', "has 1 of 'worker' and no number -1"),
+        ('{"worker": ["a"]}', '{"type": "chief", "index": 0}', "has 0 of 'chief' and no number 0"),
+        ('{"chief": ["c", "d"], "worker": ["a"]}', '{"type": "worker", "index": 0}', "has 2 chiefs, where one leads"),
+        ('{"chief": ["c"], "master": ["d"], "worker": ["a"]}', '{"type": "worker", "index": 0}', "has 2 chiefs, where one leads"),
+    ],
+)
+def test_a_tf_config_that_gives_no_place_is_refused(cluster: str, task: str, message: str) -> None:
+    """Addresses that are no lists of strings, indices that are no integers or that nobody has, and second chiefs are named, never rounded or counted by letters."""
+    with pytest.raises(BadRequest, match=re.escape(message)):
+        detect(environment={"TF_CONFIG": f'{{"cluster": {cluster}, "task": {task}}}'})
+    assert detect(environment={"TF_CONFIG": '{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": "1"}}'}).rank == 1
 
 
 @pytest.mark.usefixtures("no_torch")
