@@ -2,7 +2,8 @@
 
 It says what a loader with these numbers delivers in an epoch that is entered at its beginning or, with `--start`, at the position of a resume. With
 `--state` all that decides the order, the epoch and the position come from what `loader.state_dict()` returned, kept as JSON, and the dataset must be the
-one that it names. The defaults are the loader's.
+one that it names. The defaults are the loader's. It answers for loaders over datasets: `TokenWindows`, `Packed` and `Mixture` number rows of their own, and are asked
+in Python.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def plan(
     version: Annotated[int | None, typer.Option(help="The version to look at; the state's, or the newest, unless given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Show the samples of a step, or the steps of a sample."""
+    """Show the samples of a step, or the steps of a sample: rows of the dataset, as a loader over the dataset itself delivers them.
+
+    TokenWindows, Packed and Mixture number rows of their own, of which loader.plan, loader.state_at and loader.digest tell.
+    """
     if (step is None) == (sample is None):
         raise BadRequest("plan needs either --step or --sample")
     if tail not in (None, "drop", "pad", "ragged"):
@@ -118,6 +122,13 @@ def _standing(saved: Mapping[str, Any] | None, dataset: Dataset, ordering: Order
     """Return where a state stands, whose dataset must be this one."""
     if saved is None:
         return states.Progress()
+    told = saved["plan"]
+    if told.get("dataset_version") in (dataset.version, 0) and told.get("dataset_digest") != dataset.digest:
+        raise BadRequest(
+            f"--state is of a loader over something else than the dataset {dataset.path}: dataset_digest was {str(told.get('dataset_digest'))[:50]!r}, is "
+            f"{dataset.digest!r}. Name the dataset that it was saved over; or, if that loader was over TokenWindows, Packed or a Mixture, whose rows are no rows of a "
+            "dataset, ask it in Python: plan answers for datasets, and loader.plan, loader.state_at and loader.digest for the others"
+        )
     here = states.Fingerprint(
         dataset_version=dataset.version, dataset_digest=dataset.digest, rows=len(dataset), epoch_rows=positions, ordering=ordering
     )

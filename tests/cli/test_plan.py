@@ -113,6 +113,26 @@ def test_a_state_opens_the_version_that_it_was_saved_over(numbers: Path, tmp_pat
     assert "dataset_version was 1, is 2" in " ".join(done.output.split())
 
 
+def test_a_state_of_rows_that_are_made_is_refused_with_what_answers(tmp_path: Path) -> None:
+    """A state of windows, of packed sequences, of a mixture or of another dataset is known by its digest, and the loader's own answers are named."""
+    datasets = []
+    for name in ("one", "two"):
+        with ps.Writer(tmp_path / name, {"tokens": ps.Tokens("uint16")}) as writer:
+            for number in range(ROWS):
+                writer.write({"tokens": np.full(20 + number, len(datasets), np.uint16)})
+        datasets.append(ps.Dataset(tmp_path / name))
+    sources: list[Any] = [ps.TokenWindows(datasets[0], 16), ps.Packed(datasets[0], 64), ps.Mixture({"a": datasets[0], "b": datasets[1]}), datasets[1]]
+    for source in sources:
+        (tmp_path / "state.json").write_text(json.dumps(ps.DataLoader(source, 4, shuffle=True).state_dict()))
+        done = run(tmp_path / "one", "--step", 0, "--state", tmp_path / "state.json")
+        assert done.exit_code == 1
+        told_so = " ".join(done.output.split())
+        assert f"dataset_digest was '{source.digest}', is '{datasets[0].digest}'" in told_so
+        assert "loader.plan, loader.state_at and loader.digest for the others" in told_so
+        assert "accept=" not in told_so
+    assert "rows of the dataset, as a loader over the dataset itself delivers them" in " ".join(run("--help").output.split())
+
+
 @pytest.mark.parametrize(
     ("saved", "arguments", "message"),
     [
