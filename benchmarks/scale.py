@@ -2,7 +2,8 @@
 
 A pass over 10^6 shards of about 10^6 rows, 10^12 samples, is dealt to lanes (`loaders.law`), and each global batch is shared out over ranks by lanes
 (`loaders.plan`), eight ranks to a node. From the plan follows which lanes every node has, at steps spread over the pass. A node fetches each shard of its lanes
-once: its cache holds a window or two of each, and its ranks share it.
+once: its cache holds a window or two of each, and its ranks share it. The last, short global batch is cut by position and not by lane: what nodes then read with
+tail="pad" is a column of its own, of some of the nodes; tail="drop" leaves it out.
 
     python -m benchmarks.scale [--ranks 100000] [--lanes 12500,100000,200000] [--batch-size 256] [--json FILE] [--markdown FILE]
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock.loaders.law import Ordering, WindowedLaw
-from penstock.loaders.plan import Dealt
+from penstock.loaders.plan import Dealt, Plan
 
-SHARDS, ROWS, RANKS_A_NODE, WINDOW, STEPS = 10**6, 10**6, 8, 4, 40
-"""Shards, their mean rows, ranks of a node, shards of a window, and steps that are looked at."""
+SHARDS, ROWS, RANKS_A_NODE, WINDOW, STEPS, NODES = 10**6, 10**6, 8, 4, 40, 9
+"""Shards, their mean rows, ranks of a node, shards of a window, steps that are looked at, and nodes whose last step is drawn row by row."""
 
 ROW_BYTES = 136
 """Bytes of a row: 32 float32 and a label, as in W4 of the other benchmarks."""
@@ -40,6 +42,7 @@ COLUMNS = (
     "all traffic / data",
     "a lane: most / mean",
     "new shards a node",
+    "shards in the last step, pad",
 )
 
 Rows = npt.NDArray[np.int64]
@@ -85,18 +88,33 @@ def reading(law: WindowedLaw, lanes: int, ranks: int, batch_size: int, start: in
     return Reading(first, last, rows, shards)
 
 
+def last_step(law: WindowedLaw, starts: Rows, ranks: int, batch_size: int, start: int) -> int:
+    """Return from how many shards the median of some nodes has its rows of the last global batch, when that is short and padded; 0 when none is short."""
+    plan = Plan(rows=law.rows, batch_size=batch_size, world_size=ranks, tail="pad")
+    short = (law.rows - start) // plan.global_batch
+    if short == plan.steps(start):
+        return 0
+    found = []
+    for node in np.linspace(0, ranks // RANKS_A_NODE - 1, NODES).astype(int).tolist():
+        own = [replace(plan, rank=node * RANKS_A_NODE + rank).batch(short, start).positions() for rank in range(RANKS_A_NODE)]
+        rows = law.draw(0, np.concatenate(own) % law.rows)
+        found.append(np.unique(np.searchsorted(starts, rows, side="right")).size)
+    return int(np.median(found))
+
+
 def simulated(lanes: int, ranks: int, batch_size: int, *, uneven: bool) -> list[dict[str, str | int | float]]:
     """Return a row of the table for a run, and one for the same after a tenth of its nodes left in the middle of the pass."""
-    law = WindowedLaw(shard_starts(uneven=uneven), Ordering(0, True, WINDOW, lanes))
+    starts = shard_starts(uneven=uneven)
+    law = WindowedLaw(starts, Ordering(0, True, WINDOW, lanes))
     before = reading(law, lanes, ranks, batch_size, 0)
     told = []
     numbers = np.arange(lanes)
     by_lane = law.reach(0, numbers, numbers)[1]
     staying = np.flatnonzero(np.arange(before.first.size) % 10 != 9)
     after = reading(law, lanes, staying.size * RANKS_A_NODE, batch_size, law.rows // 2)
-    for ranks_now, read, fresh in (
-        (ranks, before, np.zeros(1)),
-        (staying.size * RANKS_A_NODE, after, _new_lanes(before, after, staying)),
+    for ranks_now, start, read, fresh in (
+        (ranks, 0, before, np.zeros(1)),
+        (staying.size * RANKS_A_NODE, law.rows // 2, after, _new_lanes(before, after, staying)),
     ):
         share = read.rows / (law.rows / (ranks_now / RANKS_A_NODE))
         values: tuple[str | int | float, ...] = (
@@ -110,6 +128,7 @@ def simulated(lanes: int, ranks: int, batch_size: int, *, uneven: bool) -> list[
             round(float(read.rows.sum() / law.rows), 3),
             round(float(by_lane.max() / by_lane.mean()), 3),
             round(float(np.mean(fresh)) * WINDOW, 1),
+            last_step(law, starts, ranks_now, batch_size, start),
         )
         told.append(dict(zip(COLUMNS, values, strict=True)))
     return told

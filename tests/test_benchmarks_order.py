@@ -66,6 +66,14 @@ def test_scale_is_simulated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert [row["a lane: most / mean"] for row in found[:4]] == [1] * 4  # equal shards, of which each lane has whole ones, or of 80 lanes equal parts
     assert all(row["GB a node"] == round(row["requests a node"], 1) for row in found[:4])
     assert [row["new shards a node"] > 0 for row in found] == [False, True] * 4
+    for row in found[
+        :4
+    ]:  # each row of the last step is of another lane, as long as there are lanes, and so of another shard but where 80 lanes are parts of some
+        left = (10**6 if row["ranks"] == 80 else 10**6 // 2) % (row["ranks"] * 16)
+        of_a_node = 8 * -(-left // row["ranks"])
+        assert min(of_a_node, row["lanes"]) * 0.8 <= row["shards in the last step, pad"] <= of_a_node
+    monkeypatch.setattr(scale, "SHARDS", 1280)
+    assert told(monkeypatch, tmp_path, scale, "--ranks", "80", "--lanes", "80", "--batch-size", "16")[0]["shards in the last step, pad"] == 0
     assert (tmp_path / "found.md").read_text(encoding="utf-8").count("\n") >= 10
 
 
