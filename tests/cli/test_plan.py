@@ -115,7 +115,7 @@ def test_a_state_opens_the_version_that_it_was_saved_over(numbers: Path, tmp_pat
 
 def test_a_state_of_rows_that_are_made_is_refused_with_what_answers(tmp_path: Path) -> None:
     """A state of windows, of packed sequences, of a mixture or of another dataset is known by its digest, and the loader's own answers are named."""
-    datasets = []
+    datasets: list[ps.Dataset] = []
     for name in ("one", "two"):
         with ps.Writer(tmp_path / name, {"tokens": ps.Tokens("uint16")}) as writer:
             for number in range(ROWS):
