@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from numbers import Real
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -40,8 +41,10 @@ def shares(weights: Sequence[float], block: int = BLOCK) -> tuple[int, ...]:
         BadRequest: a weight is negative or no number, all are 0, or one is too small for a block.
     """
     given: Sequence[Any] = weights
-    if any(not isinstance(weight, (int, float)) or not 0 <= weight < float("inf") for weight in given) or not 0 < sum(weights) < float("inf"):
-        raise BadRequest(f"weights {list(weights)} are not numbers of at least 0, of which one is more")
+    numbers: list[Any] = [one if isinstance(one, int) or not isinstance(one, Real) else float(one) for one in given]  # numpy's too
+    if any(not isinstance(one, (int, float)) or not 0 <= one < float("inf") for one in numbers) or not 0 < sum(numbers) < float("inf"):
+        raise BadRequest(f"weights {list(given)} are not numbers of at least 0, of which one is more")
+    weights = numbers
     exact = [weight / sum(weights) * block for weight in weights]
     counts = [int(share) for share in exact]
     by_rest = sorted(range(len(weights)), key=lambda source: counts[source] - exact[source])

@@ -234,6 +234,15 @@ def test_a_state_of_another_mixture_is_refused(sources: dict[str, ps.Dataset]) -
     ps.DataLoader(halves, batch_size=4).load_state_dict(ps.DataLoader(ones, batch_size=4).state_dict())  # the same shares
 
 
+def test_weights_may_be_numpys(sources: dict[str, ps.Dataset]) -> None:
+    """Weights that numpy worked out are numbers as any, and make the same mixture."""
+    shown = ps.Mixture(sources, {"web": 7, "code": 2.5, "math": 1})
+    assert ps.Mixture(sources, {"web": np.int64(7), "code": np.float32(2.5), "math": np.uint8(1)}).digest == shown.digest
+    assert ps.Mixture(sources, {0: {"web": np.float16(7), "code": np.float64(2.5), "math": 1}}).digest == shown.digest
+    with pytest.raises(BadRequest, match="not numbers of at least 0"):
+        ps.Mixture(sources, {"web": np.float32("nan"), "code": 1, "math": 1})
+
+
 def test_a_state_costs_the_same_for_any_mixture(sources: dict[str, ps.Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
     """What names a mixture is worked out once: states, which all have it, ask no weight of a long schedule again, and a copy for a worker has it too."""
     weights = {k * 1000: dict.fromkeys(sources, k + 1) for k in range(50)}
