@@ -129,3 +129,7 @@ def main() -> None:
         if not isinstance(lost.error, BrokenPipeError):  # else whoever read has seen enough
             typer.echo(f"penstock: cannot write the output: {lost.error.strerror}; send it somewhere else", err=True)
         sys.exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -92,9 +92,8 @@ def advice(rows: Sequence[Mapping[str, float]]) -> str:
     best, first = best_of(rows), rows[0]
     gain = best["samples_per_s"] / first["samples_per_s"]
     against = "" if best is first else f", {gain:.2f} times {first['workers']:.0f}"
-    return (
-        f"best: num_workers={best['workers']:.0f} ({best['samples_per_s']:,.0f} samples/s{against}; first batch after {best['first_batch_s']:.2f} s)"
-    )
+    kept = ", persistent_workers=True" if best["workers"] else ""
+    return f"best: num_workers={best['workers']:.0f}{kept} ({best['samples_per_s']:,.0f} samples/s{against}; first batch after {best['first_batch_s']:.2f} s)"
 
 
 def measured(config: Mapping[str, Any]) -> dict[str, float]:
@@ -185,7 +184,7 @@ def bench(
     chosen = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
     config = {"path": path, "batch_size": batch_size or BATCH, "transforms": transforms, "columns": chosen, "seconds": seconds or SECONDS}
     rows = _campaign(config, tried, rounds or ROUNDS, quiet=as_json)
-    found = {"machine": machine(), **config, "settings": rows, "best_workers": int(best_of(rows)["workers"])}
+    found = {"machine": machine(), **config, "persistent_workers": True, "settings": rows, "best_workers": int(best_of(rows)["workers"])}
     _save(found, files)
     _announce(files, as_json=as_json)
     typer.echo(_text(found) if as_json else advice(rows))
@@ -208,11 +207,15 @@ def _check(plain: Mapping[str, object], of_rivals: Mapping[str, object], *, riva
 
 
 def _check_files(*files: str) -> None:
-    """Refuse files that cannot be written.
+    """Refuse files that cannot be written, before minutes are spent on measuring.
 
     Raises:
+        BadRequest: two of them are one file, or one is a folder.
         StorageError: their folder does not let them.
     """
+    named = [str(Path(file).absolute()) for file in files if file]
+    if twice := [name for name in named if named.count(name) > 1 or Path(name).is_dir()]:
+        raise BadRequest(f"{twice[0]}: is a folder, or the place of two results; give each a file of its own with --report, --png and --markdown")
     for folder in (Path(file).parent for file in files if file):
         if not os.access(folder, os.W_OK):
             raise StorageError("no file can be written in this folder; name another before minutes are spent on measuring", url=folder)

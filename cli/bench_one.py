@@ -31,11 +31,13 @@ def find(place: str) -> Any:
         raise BadRequest(f"--transforms {place!r} is not FILE.py:NAME or package.module:NAME")
     try:
         found = runpy.run_path(home)[name] if home.endswith(".py") else getattr(importlib.import_module(home), name)
-    except (OSError, ImportError, AttributeError, KeyError) as error:
+        return found() if callable(found) else found
+    except PenstockError:
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever a user's file or function raises)
         raise BadRequest(
             f"--transforms {place!r}: {type(error).__name__}: {error}; name a dict from column to a list of ops, or a function"
         ) from None
-    return found() if callable(found) else found
 
 
 def measure(told: dict[str, Any]) -> dict[str, float]:

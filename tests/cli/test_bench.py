@@ -72,7 +72,7 @@ def test_the_fewest_workers_that_are_as_fast_win() -> None:
     assert [(row["workers"], row["samples_per_s"], row["rounds"]) for row in rows] == [(0, 100.0, 3), (1, 195.0, 3), (2, 200.0, 1)]
     assert (rows[0]["lowest"], rows[0]["highest"]) == (90.0, 500.0)
     assert best_of(rows)["workers"] == 1
-    assert advice(rows) == "best: num_workers=1 (195 samples/s, 1.95 times 0; first batch after 1.00 s)"
+    assert advice(rows) == "best: num_workers=1, persistent_workers=True (195 samples/s, 1.95 times 0; first batch after 1.00 s)"
     assert "times" not in advice(rows[:1])
 
 
@@ -301,10 +301,10 @@ def test_an_error_arrives_as_what_it_is(rows: Path, tmp_path: Path) -> None:
 
 
 def test_a_program_that_fails_says_how(rows: Path, tmp_path: Path) -> None:
-    """An error that is not ours arrives with its end, and the exit code."""
-    (tmp_path / "bad.py").write_text("raise RuntimeError('no luck today')")
+    """A program that ends without an answer is told with what it said last, and the exit code."""
+    (tmp_path / "bad.py").write_text("import os, sys\nprint('no luck today', file=sys.stderr, flush=True)\nos._exit(3)")
     config = {"path": str(rows), "batch_size": 4, "transforms": f"{tmp_path / 'bad.py'}:X", "columns": None, "seconds": 0.05, "workers": 0}
-    with pytest.raises(WorkerFailed, match="no luck today"):
+    with pytest.raises(WorkerFailed, match="code 3: no luck today"):
         measured(config)
 
 
@@ -318,3 +318,19 @@ def test_bars_are_as_long_as_their_values() -> None:
         lengths[colour] = len(columns)
     assert lengths[red] - 1 == pytest.approx(2 * (lengths[green] - 1), abs=2)
     assert lengths[blue] == 2
+
+
+@pytest.mark.parametrize("code", ["def (", "raise RuntimeError('no')", "def augment(): return {}[0]"])
+def test_a_transforms_file_that_fails_is_refused_in_a_line(rows: Path, tmp_path: Path, code: str) -> None:
+    """A file with a wrong line, one that raises, and a function that raises are refused as the caller's, without a traceback."""
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(BadRequest, match=r"--transforms .*mine\.py:augment': (SyntaxError|RuntimeError|KeyError)"):
+        find(f"{tmp_path / 'mine.py'}:augment")
+
+
+def test_files_that_are_one_or_a_folder_are_refused_first(rows: Path, tmp_path: Path) -> None:
+    """Before anything is measured: the report and the picture in one file, and a folder for a file."""
+    for arguments in (("--report", str(tmp_path / "x"), "--png", str(tmp_path / "x")), ("--report", str(tmp_path))):
+        done = run(rows, *arguments)
+        assert done.exit_code == 1
+        assert "is a folder, or the place of two results" in " ".join(done.output.split())
