@@ -25,11 +25,8 @@ from .work import Work
 _SMALLEST_CHUNK = 8
 """Rows; below this a message costs more than it spreads."""
 
-_PARTS = 2
-"""Chunks of a batch for each worker: with one each, all would wait for the one that met a slow row."""
-
-_TASKS = 3
-"""Chunks in work for each worker: one under way, one in its queue, and one for who is done before the others."""
+_TASKS = 2
+"""Chunks in work for each worker: one under way, and one in its queue for when others are held up by a slow row."""
 
 _LARGE_BATCH = 32 << 20
 """Bytes of a batch that takes so long that nobody has to have one ready: each worker has one in work, and that is enough until the consumer falls behind."""
@@ -105,7 +102,7 @@ class PooledEngine(Engine):
             budgets=budgets(ragged, mean_row_bytes),
             window=window,
             least=self._least(rows, window),
-            parts=_PARTS * settings.num_workers if work.splits else 1,
+            parts=settings.num_workers if work.splits else 1,
             smallest=_SMALLEST_CHUNK,
             held=settings.held,
         )
@@ -114,7 +111,7 @@ class PooledEngine(Engine):
         """Return how many batches are in work as long as the consumer waits for each: as few as keep every worker busy, a slow row in one of its chunks included."""
         workers = self._settings.num_workers
         if self._work.splits:
-            cuts = len(chunks(rows, _PARTS * workers, _SMALLEST_CHUNK))
+            cuts = len(chunks(rows, workers, _SMALLEST_CHUNK))
             return min(max(-(-_TASKS * workers // cuts), 2), window)
         return min(max(workers, 2), window) if self._work.row_bytes * rows >= _LARGE_BATCH else window
 

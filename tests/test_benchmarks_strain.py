@@ -13,6 +13,7 @@ from benchmarks import harness, images, scaling, strain, strain_loop
 from benchmarks.harness import Run
 from benchmarks.scaling_engine import shapes, simulated
 from benchmarks.scaling_model import Cost, ShapeAt, at_work, fitted, saturation, useful
+from penstock.loaders.pooled import Shape
 
 COST = Cost(rows=256, batch_s=400e-6, task_s=20e-6, work_s=0.2)
 
@@ -21,10 +22,9 @@ COST = Cost(rows=256, batch_s=400e-6, task_s=20e-6, work_s=0.2)
 def shape_at(tmp_path_factory: pytest.TempPathFactory) -> ShapeAt:
     """Return how the engine cuts batches of 256 images that are augmented."""
     folder = tmp_path_factory.mktemp("images")
-    images.generate(folder / "files", count=8, seed=0)
+    images.generate(folder / "files", count=256, seed=0)
     ps.convert(folder / "files", folder / "images", workers=0)
-    asked = shapes(strain_loop.loader_of({"data": str(folder / "images"), "images": True, "batch_size": 256, "workers": 1}))
-    return lambda workers: asked(workers)._replace(rows=256)
+    return shapes(strain_loop.loader_of({"data": str(folder / "images"), "images": True, "batch_size": 256, "workers": 1}))
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,14 @@ def test_saturation_is_where_workers_make_what_the_parent_hands_over(shape_at: S
     assert workers is not None
     assert (workers - 1) / slow.work_s < 1 / slow.parent_s(shape_at(workers - 1))
     assert slow.rate(shape_at(workers), workers) == pytest.approx(256 / slow.parent_s(shape_at(workers)))
-    assert saturation(COST, shape_at, 500) is None
-    assert useful(shape_at, 500) == 64
-    assert "no more than 64" in scaling.sentence("images", scaling.told(COST, shape_at))
+    assert useful(shape_at, 500) == 500
+
+    def two(workers: int) -> Shape:
+        return shape_at(workers)._replace(least=2)
+
+    assert saturation(COST, two, 500) is None
+    assert useful(two, 500) == 64
+    assert "no more than 64" in scaling.sentence("images", scaling.told(COST, two))
     assert f"from {workers} workers on" in scaling.sentence("images", scaling.told(slow, shape_at))
 
 
@@ -69,10 +74,12 @@ def test_the_simulation_agrees_with_the_formula(shape_at: ShapeAt, workers: int)
 
 @pytest.mark.parametrize("workers", [1, 2, 8, 64, 500])
 def test_the_simulation_keeps_in_work_what_the_engine_does(shape_at: ShapeAt, workers: int) -> None:
-    """While the consumer waits, two batches of images in chunks of 8 rows or more are in work: by the engine's own numbers, and never more tasks."""
+    """While the consumer waits, as many batches of images in chunks of 8 rows or more are in work as give each worker two: by the engine's own numbers, and never more tasks."""
     found: list[int] = []
     simulated(COST, shape_at(workers), workers, trace=found)
-    assert max(found) == 2 * min(workers, 256 // 8)
+    shape = shape_at(workers)
+    assert max(found) == shape.least * min(workers, 256 // 8)
+    assert max(found) >= 2 * workers
     assert at_work(shape_at(workers), workers) == min(workers, max(found))
 
 

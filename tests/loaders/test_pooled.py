@@ -15,15 +15,17 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.loaders.compile import compile_work
+from penstock.loaders.engine import Settings
 from penstock.loaders.faults import describe
 from penstock.loaders.fill import Filler
 from penstock.loaders.law import Ordering
 from penstock.loaders.plan import Plan
 from penstock.loaders.pool import Pool, RingPlan
 from penstock.loaders.pooled import Lead, PooledEpochs, Shape
+from penstock.loaders.pooled_engine import PooledEngine
 from penstock.loaders.protocol import Answer, Kind, Task
 from penstock.loaders.ring import Ring
-from penstock.loaders.slots import layout
+from penstock.loaders.slots import chunks, layout
 from penstock.loaders.slotsink import BudgetTooSmall, SlotSink
 from penstock.loaders.work import Work
 
@@ -294,3 +296,15 @@ def test_a_ring_without_workers_is_closed(texts: ps.Dataset) -> None:
             helps=False,
         )
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize(("batch", "workers"), [(256, 1), (256, 2), (256, 8), (64, 16), (32, 8), (16, 4), (8, 8), (1, 3)])
+def test_every_worker_has_something_to_do_while_the_loop_waits(texts: ps.Dataset, batch: int, workers: int) -> None:
+    """Of costly rows at least two chunks for each worker are in work, or as many batches as there may be; and two batches where that is enough."""
+    work = compile_work(texts, {}, lambda row: {"n": row["n"]}, ordering=Ordering(4, True), tail="ragged")
+    settings = Settings(num_workers=workers, prefetch_factor=2, persistent=False, timeout_s=0, init=None)
+    shape = PooledEngine(work, settings)._shape(Plan(rows=100_000, batch_size=batch))
+    cuts = len(chunks(batch, shape.parts, shape.smallest))
+    assert shape.least * cuts >= 2 * workers or shape.least == shape.window
+    assert shape.least == 2 or (shape.least - 1) * cuts < 2 * workers
+    assert workers > 2 or batch < 256 or shape.least == 2
