@@ -296,7 +296,7 @@ def test_an_error_arrives_as_what_it_is(rows: Path, tmp_path: Path) -> None:
         measured({**config, "path": str(tmp_path / "torn"), "transforms": f"{tmp_path / 'sized.py'}:OPS"})
     assert (torn.value.row, torn.value.field) == (0, "image")
     with pytest.raises(WorkerFailed, match="workers died without finishing a task") as dead:
-        measured({**config, "workers": 1, "seconds": 5, "transforms": f"{tmp_path / 'ops.py'}:dying"})
+        measured({**config, "workers": 1, "seconds": 60, "transforms": f"{tmp_path / 'ops.py'}:dying"})
     assert "Traceback" not in str(dead.value), "the worker was gone before it could tell one, and whose it is otherwise is no matter"
 
 
