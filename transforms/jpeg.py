@@ -30,6 +30,13 @@ MAX_PIXELS = 178_956_970
 MOST_SCANS = 500
 """Passes over its pixels that a JPEG may have; encoders make some ten. The limit is that of libjpeg-turbo's own tests with hostile files."""
 
+_HEAD_BYTES = 1 << 17
+"""Of a JPEG, in which its notes and tables are looked for."""
+
+_SEQUENTIAL = (0xC0, 0xC1, 0xC3, 0xC9, 0xCB)
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+"""Markers of frames whose pixels come in one pass, or several."""
+
 _ORIENTATION = 0x0112
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error)
 _TURBO_COLOURS = ("YCbCr", "Gray", "RGB")
@@ -76,7 +83,7 @@ def _first_line(error: Exception) -> str:
 
 def exif_orientation(data: npt.NDArray[np.uint8]) -> int:
     """Return the orientation in a JPEG's EXIF block, 1 when there is none or it makes no sense."""
-    head = data[: 1 << 17].tobytes()
+    head = data[:_HEAD_BYTES].tobytes()
     place = 2
     while place + 10 <= len(head) and head[place] == 0xFF and head[place + 1] not in (0xD9, 0xDA):
         length = int.from_bytes(head[place + 2 : place + 4], "big")
@@ -169,9 +176,24 @@ def scans_of(data: npt.NDArray[np.uint8]) -> int:
     return data.tobytes().count(b"\xff\xda")
 
 
+def _several_scans(data: npt.NDArray[np.uint8]) -> bool:
+    """Return whether a JPEG's head (ITU-T T.81, B.2) announces several scans, or does not tell: decoders refuse a second one where the first has all components."""
+    head, place, components = data[:_HEAD_BYTES].tobytes(), 2, 0
+    while place + 10 <= len(head) and head[place] == 0xFF:
+        marker = head[place + 1]
+        if marker == 0xDA:
+            return head[place + 4] != components
+        if marker in _PROGRESSIVE:
+            return True
+        if marker in _SEQUENTIAL:
+            components = head[place + 9]
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(head[place + 2 : place + 4], "big")
+    return True
+
+
 def _check_scans(data: npt.NDArray[np.uint8]) -> None:
-    """Refuse a JPEG that goes over its pixels again and again: a small one could keep a core busy for hours."""
-    if data[:2].tobytes() == b"\xff\xd8" and (scans := scans_of(data)) > MOST_SCANS:
+    """Refuse a JPEG that goes over its pixels again and again: a small one could keep a core busy for hours. Counting costs a tenth of decoding, so the head is asked first."""
+    if data[:2].tobytes() == b"\xff\xd8" and _several_scans(data) and (scans := scans_of(data)) > MOST_SCANS:
         raise BadData(f"the JPEG of {data.size} bytes has {scans} scans, and no encoder makes more than {MOST_SCANS}")
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from penstock.errors import BadData
+from penstock.transforms import jpeg as jpegs
 from penstock.transforms.jpeg import decode, exif_orientation, read_header
 
 CAP = 100_000
@@ -224,3 +225,31 @@ def test_a_jpeg_that_goes_over_its_pixels_for_ever_is_refused() -> None:
         header = read_header(data, orientation=True)
         with pytest.raises(BadData, match=r"has 6\d\d scans, and no encoder") if refused else contextlib.suppress(BadData):
             decode(data, header, "RGB")
+
+
+def test_only_jpegs_that_announce_several_scans_are_searched_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual photograph is decoded without counting, also with notes before its frame; progressive ones, ones by component and ones with an unreadable head are counted."""
+    counted: list[int] = []
+    monkeypatch.setattr(jpegs, "scans_of", lambda data: counted.append(data.size) or 1)
+
+    def asked(file: bytes) -> bool:
+        counted.clear()
+        data = np.frombuffer(file, np.uint8)
+        with contextlib.suppress(BadData):
+            decode(data, read_header(data, orientation=True), "RGB")
+        return bool(counted)
+
+    def made(**options: Any) -> bytes:
+        sink = io.BytesIO()
+        Image.fromarray(noise(20, 30)).save(sink, "JPEG", **options)
+        return sink.getvalue()
+
+    plain, progressive = made(), made(progressive=True)
+    assert not asked(plain)
+    assert not asked(made(exif=exif(), comment=b"a" * 40_000, optimize=True))
+    assert not asked(FILES["jpeg CMYK"])
+    assert asked(progressive)
+    scan = plain.index(b"\xff\xda")
+    one = plain[: scan + 2] + b"\x00\x08\x01\x01\x00" + plain[scan + 2 + 12 - 3 :]  # a scan of the first component alone
+    assert asked(one)
+    assert asked(plain[:2] + (b"\xff\xfe\xff\xff" + b"a" * 0xFFFD) * 3 + plain[2:])
