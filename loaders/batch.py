@@ -7,7 +7,7 @@ moved; a whole batch is copied only when the consumer holds more of them than th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,6 +82,13 @@ def offsets_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     offsets = np.zeros(lengths.size + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+def each(batch: Batch, change: Callable[[Any], Any], but: Collection[str] = ()) -> Batch:
+    """Return a batch whose every array was changed, values and offsets of ragged columns alike, but for those of some columns."""
+    return {
+        name: v if name in but else Ragged(change(v.values), change(v.offsets)) if isinstance(v, Ragged) else change(v) for name, v in batch.items()
+    }
 
 
 def copied(batch: Batch) -> Batch:

@@ -12,11 +12,9 @@ import numpy as np
 
 from .. import order
 from ..errors import BadRequest
-from ..fields import Image
 from ..transforms.base import Op, Ragged, Spec
 from ..transforms.chain import Chain, compile_chain
 from ..transforms.map import DeclaredMap, Map
-from ..transforms.split import Rest, decodable, split
 from ..transforms.tokens import From
 from .apply import Steps, sample_of
 from .law import Ordering
@@ -45,44 +43,17 @@ def compile_work(
     return work_of(dataset, steps, _outputs(dataset, chains, mapping), ordering=ordering, tail=tail)
 
 
-def split_transforms(dataset: Source, transforms: Mapping[str, Sequence[Op]]) -> tuple[dict[str, Sequence[Op]], dict[str, Rest]]:
-    """Return the transforms that workers keep, and by column what is left for a device.
-
-    Raises:
-        BadRequest: a transform does not fit its column.
-    """
-    _check_mapping(transforms)
-    stays: dict[str, Sequence[Op]] = {}
-    rests: dict[str, Rest] = {}
-    for name, given in transforms.items():
-        ops = [given] if isinstance(given, Op) else list(given)
-        new = ops[:1] if ops and isinstance(ops[0], From) else []
-        source = new[0].column if new and isinstance(new[0], From) else name
-        cut = split(name, dataset.fields[source], ops[len(new) :], source) if source in dataset.fields else None
-        stays[name] = ops if cut is None else [*new, *cut[0]]
-        if cut is not None:
-            rests[name] = cut[1]
-    return stays, rests
-
-
 def _chains(dataset: Source, transforms: Mapping[str, Sequence[Op]]) -> dict[str, Chain]:
-    _check_mapping(transforms)
+    check_mapping(transforms)
     return {name: _chain(dataset, name, [ops] if isinstance(ops, Op) else list(ops)) for name, ops in transforms.items()}
 
 
-def decoded_later(dataset: Source, transforms: Mapping[str, Sequence[Op]]) -> dict[str, Chain]:
-    """Return by column what a device can do from the encoded bytes on; columns that are made from others, and whatever else stands in a chain, are left to workers."""
-    found = {}
-    for name, given in transforms.items():
-        ops = [given] if isinstance(given, Op) else list(given)
-        if isinstance(dataset.fields.get(name), Image) and not (ops and isinstance(ops[0], From)):
-            chain = decodable(name, dataset.fields[name], ops)
-            if chain is not None:
-                found[name] = chain
-    return found
+def check_mapping(transforms: object) -> None:
+    """Refuse transforms that are not told by column.
 
-
-def _check_mapping(transforms: object) -> None:
+    Raises:
+        BadRequest: they are not.
+    """
     if not isinstance(transforms, Mapping):
         raise BadRequest(f"transforms={transforms!r} is not a dict from column to a list of ops, such as {{'image': [Resize(256), CenterCrop(224)]}}")
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, final
 import torch
 
 from ..errors import BadRequest
-from .batch import Batch, Ragged
+from .batch import Batch, Ragged, each
 from .engine import Delivered, Engine, Onward, RunSource
 from .plan import Plan
 
@@ -61,13 +61,6 @@ def device_of(asked: object) -> torch.device | None:
     if found.index is not None and found.index >= torch.cuda.device_count():
         raise BadRequest(f"device={asked!r}, and there are {torch.cuda.device_count()} CUDA devices")
     return torch.device(found)
-
-
-def each(batch: Batch, change: Callable[[Any], Any], but: Collection[str] = ()) -> Batch:
-    """Return a batch whose every array was changed, but for those of some columns."""
-    return {
-        name: v if name in but else Ragged(change(v.values), change(v.offsets)) if isinstance(v, Ragged) else change(v) for name, v in batch.items()
-    }
 
 
 class Mover(ABC):

@@ -22,7 +22,7 @@ from ..errors import BadRequest
 from ..metrics import LoaderStats
 from ..shards.dataset import Dataset
 from ..shards.windows import TokenWindows
-from .batch import Batch, Ragged
+from .batch import Batch, each
 from .law import Ordering
 from .mixture import Mixture
 from .options import OwnOptions, TorchOptions, check_borrowed
@@ -193,7 +193,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             if own.static_buffers:
                 raise BadRequest("static_buffers=True is of batches on a device: give device='cuda'")
             return None
-        if own.output == "numpy" and own.device != "cpu":
+        if own.output == "numpy" and str(own.device) != "cpu":
             raise BadRequest(f"device={own.device!r} yields tensors, and output='numpy' arrays: leave one of them out")
         devices = importlib.import_module(".device", __package__)
         found: torch.device | None = devices.device_of(own.device)
@@ -211,10 +211,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
                 raise BadRequest(
                     "normalize_on='device' and decode_on='device' finish columns behind the workers, where map= would see bytes: leave one of them out"
                 )
-            compiler = importlib.import_module(".compile", __package__)
-            stays, rests = compiler.split_transforms(dataset, own.transforms)
+            cutting = importlib.import_module(".split_work", __package__)
+            stays, rests = cutting.split_transforms(dataset, own.transforms)
             if own.decode_on == "device":
-                decodes = importlib.import_module(".device_finish", __package__).decoding(compiler.decoded_later(dataset, stays))
+                decodes = importlib.import_module(".device_finish", __package__).decoding(cutting.decoded_later(dataset, stays))
             if own.normalize_on == "host":
                 rests = {name: rest for name, rest in rests.items() if name in decodes}
                 stays = {name: stays[name] if name in decodes else ops for name, ops in own.transforms.items()}
@@ -437,13 +437,11 @@ def _tensors(stored: Stored, *, pin: bool) -> Callable[[Batch], Batch]:
     if not pin and not any(output.ragged for output in stored.work.outputs.values()):
         from_numpy = torch.from_numpy
         return lambda batch: {name: from_numpy(value) for name, value in batch.items()}
-    return lambda batch: {
-        name: Ragged(*(_tensor(part, pin) for part in v)) if isinstance(v, Ragged) else _tensor(v, pin) for name, v in batch.items()
-    }
+    return lambda batch: each(batch, lambda array: _tensor(array, pin))
 
 
 def _pinned(batch: Batch) -> Batch:
-    return {name: Ragged(*(part.pin_memory() for part in v)) if isinstance(v, Ragged) else v.pin_memory() for name, v in batch.items()}
+    return each(batch, torch.Tensor.pin_memory)
 
 
 def _tensor(array: Any, pin: bool) -> torch.Tensor:

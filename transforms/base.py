@@ -101,6 +101,9 @@ class Op(ABC):
     rowwise: ClassVar[bool] = False
     """Whether `apply` takes any number of leading dimensions and needs no randomness, so that a batch of rows is one call."""
 
+    on_device: ClassVar[bool] = False
+    """Of an image op: whether `transforms.device` does it to whole batches; it leaves height and width as they are."""
+
     @abstractmethod
     def declare(self, given: Given) -> Spec | Ragged:
         """Return what `apply` yields for `given`.

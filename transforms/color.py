@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -122,6 +122,7 @@ class ColorJitter(PixelOp):
     contrast: float | tuple[float, float] = 0.0
     saturation: float | tuple[float, float] = 0.0
     hue: float | tuple[float, float] = 0.0
+    on_device: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the four ranges and keep them as pairs."""
@@ -178,6 +179,7 @@ class Grayscale(PixelOp):
     """
 
     num_output_channels: int = 1
+    on_device: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the number of channels."""

@@ -176,7 +176,7 @@ def _saturation(images: Tensor, factors: Tensor) -> Tensor:
 
 
 _OPS: dict[type, Callable[[Tensor, Stage, Keyed], Tensor]] = {RandomHorizontalFlip: _flipped, ColorJitter: _jittered, Grayscale: _grayed}
-"""How each op of `split.LATER` is done."""
+"""How each op is done that says `on_device`."""
 
 
 def _erased(images: Tensor, op: RandomErasing, number: int, keyed: Keyed) -> Tensor:

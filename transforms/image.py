@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -309,6 +309,7 @@ class RandomHorizontalFlip(Geometric):
     """
 
     p: float = 0.5
+    on_device: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the probability."""

@@ -13,11 +13,6 @@ from ..fields import Field
 from .arrays import ToLayout
 from .base import Array, Geometric, Op, Spec
 from .chain import Chain, Stage, compile_chain
-from .color import ColorJitter, Grayscale
-from .image import RandomHorizontalFlip
-
-LATER = (RandomHorizontalFlip, ColorJitter, Grayscale)
-"""Image ops that a device does; each leaves height and width as they are."""
 
 
 class Rest(NamedTuple):
@@ -49,7 +44,7 @@ def split(name: str, field: Field, ops: Sequence[Op], source: str | None = None)
     whole = compile_chain(name, field, ops, source)
     if whole.table is None or not isinstance(whole.output, Spec):
         return None
-    keep = next((count for count in range(len(whole.body), 0, -1) if not isinstance(whole.body[count - 1].op, LATER)), 0)
+    keep = next((count for count in range(len(whole.body), 0, -1) if not whole.body[count - 1].op.on_device), 0)
     body = whole.body[keep:]
     plain = all(isinstance(stage.op, ToLayout) for stage in whole.tail)
     if plain and not body and not whole.after:
