@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import resource
 import shutil
 import signal
@@ -21,11 +20,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from penstock.cli import bench_machine
 
 Config = Mapping[str, Any]
 """A configuration: what the program is handed."""
@@ -197,13 +197,4 @@ def commit(root: Path = ROOT) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Return what a reader needs to repeat the measurement: date, cores, processor, versions, and the commit when this is a checkout."""
-    model = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines() if line.startswith("model name")]
-    names = ("penstock", "torch", "numpy", "pyarrow", "numba", "simplejpeg", "pillow")
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "cores": os.cpu_count(),
-        "processor": model[0] if model else platform.machine(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in names},
-        **commit(),
-    }
+    return {**bench_machine.machine(), **commit()}
