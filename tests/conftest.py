@@ -11,6 +11,7 @@ import signal
 
 import pytest
 
+import penstock as ps
 from penstock import order
 from penstock.loaders import gather
 from penstock.transforms import color, random, resample
@@ -38,3 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if marked and not importlib.import_module("torch").cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def fifty(tmp_path_factory: pytest.TempPathFactory) -> ps.Dataset:
+    """Return 50 rows that say their number."""
+    path = tmp_path_factory.mktemp("fifty") / "d"
+    with ps.Writer(path, fields={"n": ps.Scalar("int64")}) as writer:
+        for i in range(50):
+            writer.write({"n": i})
+    return ps.Dataset(path)

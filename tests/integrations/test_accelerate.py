@@ -22,16 +22,6 @@ from ranks import run_ranks  # noqa: E402  (only where it is installed)
 from penstock.integrations.accelerate import PreparedLoader, prepare, skip_first_batches  # noqa: E402  (only where it is installed)
 
 
-@pytest.fixture(scope="module")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> ps.Dataset:
-    """Return 50 rows that say their number."""
-    path: Path = tmp_path_factory.mktemp("numbers") / "d"
-    with ps.Writer(path, fields={"n": ps.Scalar("int64")}) as writer:
-        for i in range(50):
-            writer.write({"n": i})
-    return ps.Dataset(path)
-
-
 @pytest.fixture
 def accelerator() -> Iterator[Any]:
     """Return an accelerator of this process alone, and leave no trace of it."""
@@ -45,25 +35,25 @@ def rows(batches: Any) -> list[list[int]]:
     return [batch["n"].tolist() for batch in batches]
 
 
-def plain(numbers: ps.Dataset, epoch: int) -> list[list[int]]:
+def plain(fifty: ps.Dataset, epoch: int) -> list[list[int]]:
     """Return what the loader itself gives in an epoch."""
-    loader = ps.DataLoader(numbers, 8, shuffle=True)
+    loader = ps.DataLoader(fifty, 8, shuffle=True)
     loader.set_epoch(epoch)
     return rows(loader)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_prepared_loader_is_accelerates_and_ours(numbers: ps.Dataset, accelerator: Any, workers: int) -> None:
+def test_a_prepared_loader_is_accelerates_and_ours(fifty: ps.Dataset, accelerator: Any, workers: int) -> None:
     """It is a DataLoaderShard and a penstock.DataLoader, epochs follow one another by themselves, and its samples are those of the loader."""
-    loader = prepare(accelerator, ps.DataLoader(numbers, 8, shuffle=True, num_workers=workers))
+    loader = prepare(accelerator, ps.DataLoader(fifty, 8, shuffle=True, num_workers=workers))
     assert isinstance(loader, DataLoaderShard)
     assert isinstance(loader, ps.DataLoader)
     assert accelerator.prepare(loader) is loader
     assert len(loader) == 7
     assert (loader.total_batch_size, loader.total_dataset_length) == (8, 50)
-    assert [rows(loader), rows(loader)] == [plain(numbers, 0), plain(numbers, 1)]
+    assert [rows(loader), rows(loader)] == [plain(fifty, 0), plain(fifty, 1)]
     loader.set_epoch(5)
-    assert rows(loader) == plain(numbers, 5)
+    assert rows(loader) == plain(fifty, 5)
     assert loader.stats().batches == 7
 
 
@@ -90,9 +80,9 @@ print(json.dumps(told))
 """
 
 
-def test_two_ranks_gather_every_row_once(numbers: ps.Dataset) -> None:
+def test_two_ranks_gather_every_row_once(fifty: ps.Dataset) -> None:
     """gather_for_metrics leaves out the padding of the last batch: of whole epochs, of shorter ones, and of one resumed between two batches; and the last batch is told."""
-    for found in run_ranks(2, GATHER, str(numbers.path)):
+    for found in run_ranks(2, GATHER, str(fifty.path)):
         whole, shorter, resumed, dropped, refused = found
         assert sorted(whole[0]) == list(range(50))
         assert sorted(shorter[0]) == list(range(37))
@@ -104,19 +94,19 @@ def test_two_ranks_gather_every_row_once(numbers: ps.Dataset) -> None:
         assert "tail='ragged'" in refused
 
 
-def test_batches_are_skipped_without_being_read(numbers: ps.Dataset, accelerator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_skipped_without_being_read(fifty: ps.Dataset, accelerator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The accelerator's own skip_first_batches begins behind so many batches of the epoch, reads none of them, and leaves the next epoch whole."""
-    loader = prepare(accelerator, ps.DataLoader(numbers, 8, shuffle=True))
+    loader = prepare(accelerator, ps.DataLoader(fifty, 8, shuffle=True))
     loader.set_epoch(3)
     skipped = accelerator.skip_first_batches(loader, 2)
     skipped = accelerator.skip_first_batches(skipped, 3)
     assert type(skipped) is PreparedLoader
     assert len(skipped) == 2
-    assert rows(skipped) == plain(numbers, 3)[5:]
+    assert rows(skipped) == plain(fifty, 3)[5:]
     assert loader.stats().batches == 2
-    assert rows(loader) == plain(numbers, 4)
+    assert rows(loader) == plain(fifty, 4)
     assert rows(accelerator.skip_first_batches(loader, 7)) == []
-    assert rows(loader) == plain(numbers, 6)
+    assert rows(loader) == plain(fifty, 6)
     with pytest.raises(ps.BadRequest, match="7 steps"):
         accelerator.skip_first_batches(loader, 8)
     other: Any = torch.utils.data.DataLoader(torch.arange(6), 2)  # type: ignore[arg-type]  # a tensor is a dataset
@@ -127,10 +117,10 @@ def test_batches_are_skipped_without_being_read(numbers: ps.Dataset, accelerator
 @pytest.mark.parametrize("at", [0, 3, 6])
 @pytest.mark.parametrize("stateful", [False, True])
 def test_a_checkpoint_goes_on_behind_the_batch_that_was_given(
-    numbers: ps.Dataset, accelerator: Any, tmp_path: Path, at: int, skipped: int, stateful: bool
+    fifty: ps.Dataset, accelerator: Any, tmp_path: Path, at: int, skipped: int, stateful: bool
 ) -> None:
     """save_state inside any step, also the last, of an epoch that was begun in its middle too, and load_state in another process's place: the rest of the epoch, then the next one, nothing twice."""
-    loader = prepare(accelerator, ps.DataLoader(numbers, 8, shuffle=True, num_workers=1))
+    loader = prepare(accelerator, ps.DataLoader(fifty, 8, shuffle=True, num_workers=1))
     rows(loader)
     for step, _ in enumerate(accelerator.skip_first_batches(loader, skipped), skipped):
         if step == max(at, skipped):
@@ -139,16 +129,16 @@ def test_a_checkpoint_goes_on_behind_the_batch_that_was_given(
     at = max(at, skipped)
     AcceleratorState._reset_state(reset_partial_state=True)
     again = accelerate.Accelerator(cpu=True, dataloader_config=accelerate.DataLoaderConfiguration(use_stateful_dataloader=stateful))
-    loader = prepare(again, ps.DataLoader(numbers, 8, shuffle=True))
+    loader = prepare(again, ps.DataLoader(fifty, 8, shuffle=True))
     again.load_state(str(tmp_path))
-    expected = plain(numbers, 1)[at + 1 :] + plain(numbers, 2)
+    expected = plain(fifty, 1)[at + 1 :] + plain(fifty, 2)
     found = rows(loader)
     while len(found) < len(expected):
         found += rows(loader)
     assert found == expected
 
 
-def test_an_accelerator_that_deals_out_batches_is_refused(numbers: ps.Dataset) -> None:
+def test_an_accelerator_that_deals_out_batches_is_refused(fifty: ps.Dataset) -> None:
     """Splitting and dispatching are refused by name, and so is a loader for other ranks than the accelerator has."""
     for options, match in (
         ({"split_batches": True}, "split_batches=True"),
@@ -157,18 +147,18 @@ def test_an_accelerator_that_deals_out_batches_is_refused(numbers: ps.Dataset) -
     ):
         made = accelerate.Accelerator(cpu=True, dataloader_config=accelerate.DataLoaderConfiguration(**options))
         with pytest.raises(ps.BadRequest, match=match):
-            prepare(made, ps.DataLoader(numbers, 8, topology=None if options else (0, 4)))
+            prepare(made, ps.DataLoader(fifty, 8, topology=None if options else (0, 4)))
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_a_loader_that_accelerate_rebuilds_warns_and_names_the_helper(numbers: ps.Dataset, accelerator: Any) -> None:
+def test_a_loader_that_accelerate_rebuilds_warns_and_names_the_helper(fifty: ps.Dataset, accelerator: Any) -> None:
     """accelerator.prepare of the loader itself reads its rows with a loader of its own, and the first of them comes with the way out."""
-    rebuilt = accelerator.prepare(ps.DataLoader(numbers, 8))
+    rebuilt = accelerator.prepare(ps.DataLoader(fifty, 8))
     with pytest.warns(UserWarning, match=r"penstock\.integrations\.accelerate\.prepare\(accelerator, loader\)"):
         rows(rebuilt)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rows(prepare(accelerator, ps.DataLoader(numbers, 8)))
+        rows(prepare(accelerator, ps.DataLoader(fifty, 8)))
 
 
 def test_other_loaders_go_to_accelerate_itself(accelerator: Any) -> None:
@@ -188,9 +178,9 @@ def test_frameworks_are_found_by_name() -> None:
         ps.integrations.keras  # noqa: B018  (the look is the test)
 
 
-def test_what_cannot_bear_reading_ahead_is_refused(numbers: ps.Dataset, accelerator: Any) -> None:
+def test_what_cannot_bear_reading_ahead_is_refused(fifty: ps.Dataset, accelerator: Any) -> None:
     """Accelerate has the next batch before the loop has this one: static buffers would hold the wrong one, and tickets confirm what nobody trained on."""
-    loader = ps.DataLoader(numbers, 8)
+    loader = ps.DataLoader(fifty, 8)
     for name, value in (("static_buffers", True), ("tickets", object())):
         setattr(loader, name, value)
         with pytest.raises(ps.BadRequest, match=f"{name}="):
@@ -198,9 +188,9 @@ def test_what_cannot_bear_reading_ahead_is_refused(numbers: ps.Dataset, accelera
         setattr(loader, name, None)
 
 
-def test_a_state_saved_between_two_epochs_is_of_the_next(numbers: ps.Dataset, accelerator: Any) -> None:
+def test_a_state_saved_between_two_epochs_is_of_the_next(fifty: ps.Dataset, accelerator: Any) -> None:
     """Behind set_epoch, and behind a loop that was left, the state is of the epoch that comes, or of the place where the loop was left."""
-    loader = prepare(accelerator, ps.DataLoader(numbers, 8, shuffle=True))
+    loader = prepare(accelerator, ps.DataLoader(fifty, 8, shuffle=True))
     for step, _ in enumerate(loader):
         if step == 2:
             break

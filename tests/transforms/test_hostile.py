@@ -230,7 +230,12 @@ def test_a_jpeg_that_goes_over_its_pixels_for_ever_is_refused() -> None:
 def test_only_jpegs_that_announce_several_scans_are_searched_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual photograph is decoded without counting, also with notes before its frame; progressive ones, ones by component and ones with an unreadable head are counted."""
     counted: list[int] = []
-    monkeypatch.setattr(jpegs, "scans_of", lambda data: counted.append(data.size) or 1)
+
+    def count(data: Any) -> int:
+        counted.append(data.size)
+        return 1
+
+    monkeypatch.setattr(jpegs, "scans_of", count)
 
     def asked(file: bytes) -> bool:
         counted.clear()
