@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 $(FRAMEWORKS): $(STAMP)
 	@echo "penstock: installing the frameworks that the examples run in, for their tests"
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,frameworks]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,dev-frameworks]'
 	@touch $@
 
 demo: $(STAMP) ## images in, a trained model out
